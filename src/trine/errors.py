@@ -1,0 +1,58 @@
+"""Every error that trine raises on purpose.
+
+TrineError
+├── UsageError            an argument or option that cannot be used; the caller can mend it
+│   └── UnknownName       a name that no table holds; says the nearest
+├── MissingExtra          an optional package is not installed; says the command
+├── CheckpointError       a model folder that is incomplete, foreign or unsafe
+├── DocumentError         one source document that cannot be read; never ends a run
+├── CollectionError       an index on disk that is missing, busy, corrupt or made for another model
+│   ├── CollectionNotFound
+│   ├── CollectionLocked
+│   └── ModelMismatch
+└── DataError             a dataset file (queries, qrels, corpus) that breaks its format
+"""
+
+
+class TrineError(Exception):
+    """Base of all errors raised on purpose; its message says the values and the remedy."""
+
+
+class UsageError(TrineError, ValueError):
+    """An argument or a combination of options that cannot be used."""
+
+
+class UnknownName(UsageError):
+    """A name that the table it was looked up in does not hold."""
+
+
+class MissingExtra(TrineError, ImportError):
+    """An optional dependency that is not installed."""
+
+
+class CheckpointError(TrineError):
+    """A model folder that is incomplete, of an unknown layout, or unsafe to read."""
+
+
+class DocumentError(TrineError):
+    """A source document that cannot be read; ingestion reports it and goes on."""
+
+
+class CollectionError(TrineError):
+    """An index on disk that cannot be used as asked."""
+
+
+class CollectionNotFound(CollectionError):
+    """No collection lies at that path."""
+
+
+class CollectionLocked(CollectionError):
+    """Another process is writing to the collection."""
+
+
+class ModelMismatch(CollectionError):
+    """The encoder given is not the one the collection was built with."""
+
+
+class DataError(TrineError):
+    """A dataset file that breaks its format; the message names file and line."""
