@@ -1,0 +1,73 @@
+"""On-disk layouts of encoders, one file each: `matches(folder)` and `read(folder, options)`."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trine.errors import CheckpointError, TrineError
+from trine.models.checkpoints.base import Checkpoint, LoadOptions
+from trine.tables import Row, unknown
+
+if TYPE_CHECKING:
+    from trine.models.encoder import Encoder
+
+CHECKPOINTS = {
+    "native": "trine.models.checkpoints.native",
+    "colbert": "trine.models.checkpoints.colbert",
+    "splade": "trine.models.checkpoints.splade",
+    "bge_m3": "trine.models.checkpoints.bge_m3",
+    "sentence_transformers": "trine.models.checkpoints.sentence_transformers",
+    "plain": "trine.models.checkpoints.plain",
+}
+"""In the order in which they are asked; `plain` takes whatever is left and wants to be told its pooling."""
+
+EXPORTS = {
+    "bge_m3": Row("trine.models.checkpoints.bge_m3:write"),
+    "sentence_transformers": Row("trine.models.checkpoints.sentence_transformers:write"),
+    "native": Row("trine.models.checkpoints.native:write"),
+}
+
+__all__ = ["CHECKPOINTS", "EXPORTS", "Checkpoint", "LoadOptions", "load", "read"]
+
+
+def load(name: str | Path | None, options: LoadOptions, *, device: str, dtype: str) -> Encoder:
+    """Find the files of `name`, read them by their layout and put the encoder together."""
+    from trine.models.devices import choose_device, choose_dtype
+    from trine.models.encoder import Encoder
+    from trine.models.sources import DEFAULT, locate
+    from trine.models.statistics import default_table, with_untrained_heads
+
+    folder, known_as = locate(name, revision=options.revision)
+    checkpoint = read(folder, options, name=known_as)
+    if known_as == DEFAULT:
+        checkpoint = with_untrained_heads(checkpoint, default_table())
+    where = choose_device(device)
+    return Encoder.from_checkpoint(checkpoint, name=known_as, device=where, dtype=choose_dtype(dtype, where))
+
+
+def read(folder: Path, options: LoadOptions, *, name: str = "") -> Checkpoint:
+    """Read a folder by the layout asked for, else by the first that recognises its files."""
+    import msgspec
+
+    from trine.models.profiles import finish, known_profile
+
+    if options.layout is not None and options.layout not in CHECKPOINTS:
+        raise unknown(options.layout, CHECKPOINTS, kind="checkpoint layout")
+    options = known_profile(options, name)
+    for layout, module in CHECKPOINTS.items():
+        reader: Any = importlib.import_module(module)
+        if options.layout == layout or (options.layout is None and reader.matches(folder)):
+            try:
+                checkpoint: Checkpoint = reader.read(folder, options)
+            except TrineError:
+                raise
+            except (KeyError, TypeError, ValueError, AttributeError) as error:  # settings of a wrong shape
+                raise CheckpointError(
+                    f"{folder}: not a {layout} folder as trine knows it: {type(error).__name__}: {error}"
+                ) from error
+            config = finish(checkpoint.config, options)
+            return replace(checkpoint, config=msgspec.structs.replace(config, origin=config.origin or layout))
+    raise CheckpointError(f"{folder}: no model recognised; known layouts: {', '.join(CHECKPOINTS)}")
