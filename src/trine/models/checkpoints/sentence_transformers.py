@@ -1,6 +1,7 @@
 """sentence-transformers folders, of version 2 to 6: a transformer, a pooling, then dense, norm and other layers.
 
-The writer keeps to the form of version 5 and before, which every version since 2 reads.
+The writer keeps to the form of version 5 and before, which every version since 2 reads; version 5.3 knows no
+truncate_dim in it, and pools CLS whatever `include_prompt` says.
 """
 
 from __future__ import annotations
