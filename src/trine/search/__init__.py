@@ -1,0 +1,1 @@
+"""Text in, hits out: collections on disk, their filters, retrieval and fusion."""
