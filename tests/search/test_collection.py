@@ -306,3 +306,29 @@ def test_a_damaged_store_is_reported_on_opening(folder, collection, documents, e
     file.write_bytes(whole)
     with Collection.open(folder, encoder=encoder) as opened:
         assert len(opened) == 4
+
+
+class OnlyLatin(HashingEncoder):
+    """Knows no other script, and would rank other texts by accident."""
+
+    def covers(self, text):
+        return text.isascii()
+
+
+def test_a_query_in_a_script_the_model_never_saw_is_left_to_bm25(tmp_path):
+    with Collection.create(tmp_path / "c", encoder=OnlyLatin(), analyzer="bigram") as collection:
+        collection.add([Document("ko", "서비스 메시는 트래픽을 다룬다"), Document("en", "a service mesh")])
+        korean, english = collection.search_many(["서비스 메시", "service mesh"], k=1)
+        assert (korean[0].passage.document_id, set(korean[0].scores)) == ("ko", {"bm25"})
+        assert (english[0].passage.document_id, set(english[0].scores)) == ("en", set(RETRIEVERS))
+        named = collection.search("서비스 메시", retrievers=["dense", "bm25"])
+        assert set(named[0].scores) == {"dense", "bm25"}
+
+
+def test_passages_leave_room_for_titles_in_a_model_that_reads_little(tmp_path):
+    short = HashingEncoder()
+    short.max_length = 64
+    with Collection.create(tmp_path / "short", encoder=short) as collection:
+        assert collection.settings.chunking.max_tokens == 48
+    with Collection.create(tmp_path / "long", encoder=HashingEncoder()) as collection:
+        assert collection.settings.chunking.max_tokens == 256

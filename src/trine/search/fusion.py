@@ -23,6 +23,9 @@ from trine.types import FloatArray
 RETRIEVERS: tuple[str, ...] = ("dense", "sparse", "multi_vector", "bm25")
 """Everything that can find and score passages, in the order in which scores are shown."""
 
+DEFAULT_FUSION = "zscore"
+"""Of the fusions with BM25 the best on all three sets it was tried on, rrf second (docs/LOG.md)."""
+
 Weights: TypeAlias = str | Mapping[str, float] | None
 """A name in `trine.scoring.WEIGHTS`, a weight per retriever, or None for the fusion's own."""
 
