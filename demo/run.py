@@ -9,6 +9,7 @@ import argparse
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -29,10 +30,12 @@ def main() -> None:
     model = parser.parse_args().model
 
     from trine import Collection, Encoder
-    from trine.evaluation.beir import read_qrels, read_queries
+    from trine.cli.encoders import silence_libraries
+    from trine.evaluation.beir import read_beir
     from trine.evaluation.evaluate import evaluate_collection
     from trine.evaluation.report import html, table
 
+    silence_libraries()
     encoder = Encoder.load(model)
     path = OUT / "demo.trine"
     shutil.rmtree(path, ignore_errors=True)
@@ -55,17 +58,17 @@ def main() -> None:
                 console.print(f"   {' '.join(hit.passage.text.split())[:160]}\n", markup=False)
 
         step("Measure it on judged queries", f"trine evaluate {HERE} --collection {path}")
-        queries, qrels = read_queries(HERE / "queries.jsonl"), read_qrels(HERE / "qrels.tsv")
-        languages = {
-            row["_id"]: row["lang"]
-            for row in map(json.loads, (HERE / "queries.jsonl").read_text(encoding="utf-8").splitlines())
-        }
-        for name in ("ko", "en"):
-            chosen = [query for query in queries if languages[query.id] == name]
-            judged = {query.id: qrels[query.id] for query in chosen}
-            measured = evaluate_collection(collection, chosen, judged, name=f"demo, {name}")
-            console.print(table(measured))
-            (OUT / f"report-{name}.html").write_text(html(measured), encoding="utf-8")
+        everything = read_beir(HERE, corpus=False)
+        rows = map(json.loads, (HERE / "queries.jsonl").read_text(encoding="utf-8").splitlines())
+        languages = {row["_id"]: row["lang"] for row in rows}
+        for language, name in (("ko", "Korean"), ("en", "English")):
+            qrels = {query: grades for query, grades in everything.qrels.items() if languages[query] == language}
+            queries = [query for query in everything.queries if query.id in qrels]
+            measured = evaluate_collection(
+                collection, replace(everything, name=f"demo, {name} queries", queries=queries, qrels=qrels)
+            )
+            console.print(table(measured), markup=False)
+            (OUT / f"report-{language}.html").write_text(html(measured), encoding="utf-8")
     console.print(f"With plots: {OUT / 'report-ko.html'}, {OUT / 'report-en.html'}")
     note(encoder.config.untrained)
 

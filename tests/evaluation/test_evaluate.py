@@ -11,6 +11,7 @@ from trine.evaluation.beir import Dataset, read_beir
 from trine.evaluation.evaluate import evaluate, evaluate_collection
 from trine.index.analysis import BigramAnalyzer
 from trine.search.collection import Collection
+from trine.search.fusion import DEFAULT_FUSION
 from trine.search.fusion import fuse
 from trine.testing import HashingEncoder
 from trine.types import Document, Query
@@ -288,6 +289,15 @@ def test_a_collection_of_whole_documents_gives_the_same_numbers(collection, data
         other = found.result(result.system.name)
         for metric, value in result.metrics.items():
             assert other.metrics[metric].mean == pytest.approx(value.mean, abs=1e-9), (result.system.name, metric)
+
+
+def test_what_search_does_by_default_is_measured_too(collection, data):
+    found = evaluate_collection(collection, data)
+    default = found.result("search (default)").metrics
+    assert default == found.result(f"all+bm25 ({DEFAULT_FUSION})").metrics
+    assert "search (default)" not in [
+        r.system.name for r in evaluate_collection(collection, data, systems=["bm25"]).results
+    ]
 
 
 def test_a_collection_ranks_documents_by_their_best_passage(tmp_path):

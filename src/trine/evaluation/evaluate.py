@@ -12,9 +12,10 @@ from trine.evaluation.beir import Dataset, read_beir
 from trine.evaluation.bench import Bench, Clock
 from trine.evaluation.metrics import DEFAULT_METRICS, as_run, parse_metric
 from trine.evaluation.results import Counts, Facts, Report, summarize
-from trine.evaluation.systems import System, select_systems
+from trine.evaluation.systems import AS_SEARCHED, System, select_systems
 from trine.index.analysis import Analyzer, default_analyzer
 from trine.search.collection import Collection
+from trine.search.fusion import DEFAULT_FUSION
 from trine.search.settings import load_analyzer, named
 from trine.types import MODES, Hit, Run, Scalar, TextEncoder
 
@@ -93,7 +94,8 @@ def evaluate_collection(
     Args:
         collection: what to search.
         dataset: queries and judgements of document ids; or their folder, which needs no corpus.
-        systems: what to compare, see `trine.evaluation.systems.parse_system`; None for the usual ones.
+        systems: what to compare, see `trine.evaluation.systems.parse_system`; None for the usual ones and for what
+            `Collection.search` does when nothing is asked for.
         metrics: names such as "ndcg@10"; the first is the one that plots show and systems are ordered by.
         depth: passages per query, and candidates of each retriever for fusion.
         progress: show progress on standard error.
@@ -107,6 +109,8 @@ def evaluate_collection(
     _check(data, metrics, depth)
     info = collection.info()
     chosen = select_systems(systems, modes=[mode for mode in MODES if mode in info.dimensions])
+    if systems is None:
+        chosen.append(AS_SEARCHED)
     asked = [query for query in data.judged if query.text.strip()]
     runs: dict[str, Run] = {}
     clock = Clock()
@@ -115,8 +119,8 @@ def evaluate_collection(
             found = collection.search_many(
                 [query.text for query in asked],
                 k=depth,
-                retrievers=system.retrievers,
-                fusion=system.fusion or "rrf",
+                retrievers=system.retrievers or None,
+                fusion=system.fusion or DEFAULT_FUSION,
                 weights=system.weights,
                 depth=depth,
             )

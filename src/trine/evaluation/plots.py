@@ -62,7 +62,7 @@ def differences(report: Report, gaps: Sequence[tuple[str, Difference]]) -> str:
 def _kind(result: Result) -> str:
     if result.system.retrievers == ("bm25",):
         return "lex"
-    return "one" if result.system.fusion is None else "mix"
+    return "one" if len(result.system.retrievers) == 1 else "mix"
 
 
 def _figure(marks: Sequence[_Mark], *, title: str, zero: bool) -> str:

@@ -34,6 +34,10 @@ class System:
         return self.name.replace(" (", ".").rstrip(")")
 
 
+AS_SEARCHED = System((), name="search (default)")
+"""What `Collection.search` does when it is told nothing; it may choose retrievers by query."""
+
+
 def default_systems(modes: Iterable[Mode]) -> list[System]:
     """Every mode and BM25 alone, then the modes together, then the modes with BM25.
 

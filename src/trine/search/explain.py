@@ -286,9 +286,9 @@ def lexical_spans(text: str, *, terms: Mapping[str, float], analyzer: Analyzer) 
 class Highlighter:
     """Finds what to mark in the hits of one query.
 
-    Marked are the words that carry the hit's sparse terms, or else its BM25 terms. Where most words of the query have
-    no sparse weight, because the vocabulary does not know their language, and where a hit shares no term, the words
-    of the query are looked for as BM25 does.
+    Marked are the words that carry the hit's sparse terms, or else its BM25 terms. Where the model does not cover the
+    query, so that its terms mean little, and where a hit shares no term, the words of the query are looked for as
+    BM25 does.
     """
 
     def __init__(self, query: str, *, encoder: TextEncoder | None, analyzer: Analyzer) -> None:
@@ -301,7 +301,7 @@ class Highlighter:
         """
         self._query, self._analyzer = query, analyzer
         self._encoder = encoder
-        self._blind = encoder is not None and not _sees(encoder, query)
+        self._blind = encoder is not None and not encoder.covers(query)
         self._terms = dict.fromkeys(analyzer.terms(query), 1.0)
 
     def marks(self, hit: Hit) -> Marks:
@@ -423,17 +423,6 @@ def _matches(encoder: TextEncoder, query: str, text: str, left: Embeddings, righ
         for label, number, our, their in zip(encoder.token_labels(shared.tolist()), shared, ours, theirs, strict=True)
     ]
     return tuple(sorted(found, key=lambda match: -match.contribution))
-
-
-def _sees(encoder: TextEncoder, query: str) -> bool:
-    """Whether at least half of the query's words carry a sparse weight in at least half of their pieces."""
-    row = encoder.encode([query], kind="query", modes=["sparse"]).sparse
-    weighted = set() if row is None else set(row.row(0)[0].tolist())
-    words = Words(query)
-    pieces = _pieces(encoder.sparse_spans(query, kind="query"), words)
-    seen = sum(2 * len(ids & weighted) >= len(ids) for ids in pieces.values())
-    spoken = sum(any(character.isalnum() for character in query[slice(*span)]) for span in words.spans())
-    return 2 * seen >= spoken
 
 
 def _places(spans: Iterable[tuple[int, int, int]]) -> dict[int, tuple[Span, ...]]:
