@@ -22,7 +22,7 @@ class Row(NamedTuple):
 def unknown(name: str, known: Iterable[str], *, kind: str) -> UnknownName:
     """The error for a name that is not in `known`: the nearest names first, then all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return UnknownName(f"no {kind} called {name!r}{hint} Known: {', '.join(names)}.")
 

@@ -50,6 +50,10 @@ class HashingEncoder:
             else None,
         )
 
+    def covers(self, text: str) -> bool:
+        """True: a hash knows all scripts."""
+        return True
+
     def token_spans(self, text: str) -> NDArray[np.int64]:
         """Spans of the words."""
         return np.array([match.span() for match in _WORD.finditer(text)], np.int64).reshape(-1, 2)

@@ -186,7 +186,7 @@ class PackedRows:
     @staticmethod
     def from_rows(rows: Sequence[FloatArray], *, width: int) -> PackedRows:
         """One (tokens, `width`) array per text."""
-        values = np.concatenate([*rows, np.zeros((0, width), np.float32)])
+        values = np.concatenate([*rows, np.zeros((0, width), rows[0].dtype if len(rows) else np.float32)])
         return PackedRows(values, np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64))
 
 
@@ -289,6 +289,10 @@ class TextEncoder(Protocol):
         self, texts: Sequence[str], *, kind: Kind, modes: Iterable[Mode] | None = None, progress: bool = False
     ) -> Embeddings:
         """Embed texts in input order; `modes` None means all that the encoder gives."""
+        ...
+
+    def covers(self, text: str) -> bool:
+        """Whether `text` is in writing systems that the model was trained on."""
         ...
 
     def token_spans(self, text: str) -> NDArray[np.int64]:

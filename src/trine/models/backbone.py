@@ -83,7 +83,7 @@ class Backbone(nn.Module):
         _refuse_random(folder, report, ignored)
         if any(key.startswith("pooler.") for key in report["missing_keys"]):
             model.pooler = None  # it would be random, and so would the fingerprint
-        return Backbone(model.eval(), masked_lm=masked_lm)
+        return Backbone(model, masked_lm=masked_lm).eval()
 
 
 def _refuse_random(folder: Path, report: Mapping[str, Any], ignored: tuple[str, ...]) -> None:

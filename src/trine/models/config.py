@@ -131,6 +131,9 @@ class EncoderConfig(Strict, frozen=True):
     multi_vector: MultiVectorConfig | None = None
     untrained: tuple[Mode, ...] = ()
     """Representations that were put together without training; said wherever the model is shown."""
+    scripts: tuple[str, ...] = ()
+    """Writing systems that it was trained on, by the first word of their Unicode names ("LATIN", "HANGUL"). Search
+    leaves the model out for a query in others. Empty: it says nothing, and is used for all."""
     origin: str = ""
     """Layout or package that it came from."""
     format: Literal[1] = 1

@@ -24,6 +24,7 @@ from trine.models.config import EncoderConfig
 from trine.models.heads.dense import DenseHead
 from trine.models.heads.multi_vector import MultiVectorHead
 from trine.models.heads.sparse import SparseHead, SparseTensors
+from trine.models.scripts import covered
 from trine.models.tokenization import TextTokenizer
 from trine.tables import Row, resolve, unknown
 from trine.types import MODES, Embeddings, Kind, Mode
@@ -155,6 +156,10 @@ class Encoder(nn.Module):
     def max_length(self) -> int:
         """Tokens after which a passage is cut, special tokens included."""
         return self.text.max_length("passage")
+
+    def covers(self, text: str) -> bool:
+        """Whether `text` is written in scripts that the model was trained on; True where it does not say which."""
+        return covered(text, self.config.scripts)
 
     @property
     def device(self) -> torch.device:

@@ -51,7 +51,7 @@ def _downloaded(name: str, revision: str | None) -> Path:
 
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-        # Many models lie there twice, as safetensors and pickled; the second gigabytes only where they are all there is.
+        # Many models lie there twice, as safetensors and pickled; the second gigabytes only where nothing else is.
         if not any(folder.glob("*.safetensors")):
             snapshot_download(name, revision=revision, allow_patterns=_PICKLED)
         return folder

@@ -48,8 +48,14 @@ def term_weights(texts: Iterable[str], tokenizer: Any, *, batch: int = 1000) -> 
     return np.asarray(LARGEST * np.sqrt(idf / idf.max()), np.float32)
 
 
-def with_untrained_heads(checkpoint: Checkpoint, table: Tensor) -> Checkpoint:
-    """The checkpoint with a static sparse head of these weights and the normalised token states as multi-vectors."""
+def with_untrained_heads(checkpoint: Checkpoint, table: Tensor, *, scripts: tuple[str, ...]) -> Checkpoint:
+    """The checkpoint with a static sparse head of these weights and the normalised token states as multi-vectors.
+
+    Args:
+        checkpoint: a dense model.
+        table: (V,) from `term_weights`.
+        scripts: writing systems that the dense model was trained on.
+    """
     tokenizer = checkpoint.tokenizer()
     special = special_ids(tokenizer)
     if len(table) != len(tokenizer):
@@ -59,6 +65,7 @@ def with_untrained_heads(checkpoint: Checkpoint, table: Tensor) -> Checkpoint:
         sparse=SparseConfig(source="static", width=len(table), dropped_ids=special),
         multi_vector=MultiVectorConfig(layers=(Normalize(),), dropped_query_ids=special, dropped_passage_ids=special),
         untrained=("sparse", "multi_vector"),
+        scripts=scripts,
     )
     return Checkpoint(
         config,

@@ -6,6 +6,7 @@ Shapes: N texts, T tokens of all texts together.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,11 +97,10 @@ class TextTokenizer:
             whole = whole.strip()
         encoded = self._encode([whole], kind, offsets=True)
         (row,), _ = self._decorate(encoded["input_ids"], kind)
+        # A token that begins in the prompt and ends in the text keeps the text's part.
         spans = [
-            (max(start, begin) - begin, end - begin)
-            if end > max(start, begin)
-            else NOWHERE  # cuts the prompt's part off
-            for start, end in encoded["offset_mapping"][0]
+            (max(start, begin) - begin, end - begin) if end > max(start, begin) else NOWHERE
+            for start, end in _whole_letters(encoded["offset_mapping"][0], whole)
         ]
         if kind in self.config.markers:
             spans.insert(1, NOWHERE)
@@ -109,10 +109,11 @@ class TextTokenizer:
 
     def token_spans(self, text: str) -> NDArray[np.int64]:
         """(tokens, 2) spans of all tokens of `text`: no special tokens, no prompt, no truncation."""
+        text = clean(text)
         encoded = self.tokenizer(
-            clean(text), add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
+            text, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
         )
-        return np.asarray(encoded["offset_mapping"], np.int64).reshape(-1, 2)
+        return np.asarray(_whole_letters(encoded["offset_mapping"], text), np.int64).reshape(-1, 2)
 
     def _encode(self, texts: Sequence[str], kind: Kind, *, offsets: bool = False) -> Any:
         room = self.max_length(kind) - (kind in self.config.markers)
@@ -168,6 +169,26 @@ def clean(text: str) -> str:
     if not isinstance(text, str):
         raise UsageError(f"a text must be a string, got {type(text).__name__}: {str(text)[:60]}")
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def _whole_letters(offsets: Sequence[tuple[int, int]], text: str) -> Sequence[tuple[int, int]]:
+    """Offsets that end inside a letter of several code points, drawn out to its end or to the next token.
+
+    A normaliser that composes letters (NFC, NFKC) points at the first code point only: of decomposed Korean at the
+    leading consonant.
+    """
+    if unicodedata.is_normalized("NFC", text):
+        return offsets
+    result = []
+    start_after = limit = len(text)
+    for start, end in reversed(offsets):
+        if end > start:
+            if start < start_after:
+                limit, start_after = start_after, start
+            while end < limit and (unicodedata.combining(text[end]) or "\u1160" <= text[end] <= "\u11ff"):
+                end += 1
+        result.append((start, end))
+    return result[::-1]
 
 
 def _lower_case(backend: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +45,7 @@ def load(name: str | Path | None, options: LoadOptions, *, device: str, dtype: s
     folder, known_as = locate(name, revision=options.revision)
     checkpoint = read(folder, options, name=known_as)
     if known_as == DEFAULT:
-        checkpoint = with_untrained_heads(checkpoint, default_table())
+        checkpoint = with_untrained_heads(checkpoint, default_table(), scripts=("LATIN",))
     where = choose_device(device)
     return Encoder.from_checkpoint(checkpoint, name=known_as, device=where, dtype=choose_dtype(dtype, where))
 
@@ -59,15 +61,23 @@ def read(folder: Path, options: LoadOptions, *, name: str = "") -> Checkpoint:
     options = known_profile(options, name)
     for layout, module in CHECKPOINTS.items():
         reader: Any = importlib.import_module(module)
-        if options.layout == layout or (options.layout is None and reader.matches(folder)):
-            try:
-                checkpoint: Checkpoint = reader.read(folder, options)
-            except TrineError:
-                raise
-            except (KeyError, TypeError, ValueError, AttributeError) as error:  # settings of a wrong shape
-                raise CheckpointError(
-                    f"{folder}: not a {layout} folder as trine knows it: {type(error).__name__}: {error}"
-                ) from error
-            config = finish(checkpoint.config, options)
-            return replace(checkpoint, config=msgspec.structs.replace(config, origin=config.origin or layout))
+        with _settings_errors(folder, layout):
+            if options.layout != layout and (options.layout is not None or not reader.matches(folder)):
+                continue
+            checkpoint: Checkpoint = reader.read(folder, options)
+        config = finish(checkpoint.config, options)
+        return replace(checkpoint, config=msgspec.structs.replace(config, origin=config.origin or layout))
     raise CheckpointError(f"{folder}: no model recognised; known layouts: {', '.join(CHECKPOINTS)}")
+
+
+@contextlib.contextmanager
+def _settings_errors(folder: Path, layout: str) -> Iterator[None]:
+    """Turn what JSON of an unexpected shape raises into an error of the checkpoint."""
+    try:
+        yield
+    except TrineError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder}: its settings are not as the layout {layout!r} has them: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,139 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models import layouts, tiny
+from trine.errors import CheckpointError
+from trine.models.backbone import Backbone
+
+
+def load(folder, *, masked_lm=False, **options):
+    return Backbone.load(folder, masked_lm=masked_lm, dtype=torch.float32, **options)
+
+
+@pytest.fixture
+def copy(plain, tmp_path):
+    return shutil.copytree(plain("bert"), tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", tiny.BACKBONES)
+def test_states_are_those_of_transformers(name):
+    model = tiny.build(name).model
+    ids = torch.tensor([[2, 50, 60, 70, 3], [2, 80, 3, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    backbone = Backbone(model, masked_lm=False)
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
+        states = backbone(ids, mask.bool())
+    torch.testing.assert_close(states.hidden_BLH, expected)
+    assert states.logits_BLV is None
+    assert backbone.hidden_size == tiny.HIDDEN
+    assert backbone.vocabulary_size == model.config.vocab_size
+
+
+@pytest.mark.parametrize("name", tiny.BACKBONES)
+def test_a_masked_lm_gives_the_same_states_and_its_logits(plain, name):
+    """Of all hidden states that a model lists, the last must be the one behind its final norm."""
+    folder = plain(name, masked_lm=True)
+    both, bare = load(folder, masked_lm=True), load(folder)
+    ids = torch.tensor([[2, 50, 60, 70, 3]])
+    with torch.no_grad():
+        states, expected = both(ids, ids > 0), bare(ids, ids > 0)
+        logits = both.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    torch.testing.assert_close(states.hidden_BLH, expected.hidden_BLH)
+    torch.testing.assert_close(states.logits_BLV, logits)
+    assert states.logits_BLV.shape == (1, 5, both.vocabulary_size)
+
+
+def test_weights_that_no_embedding_passes_are_not_made_up(plain):
+    """The pooler is missing in a masked-LM checkpoint; it is left out rather than random."""
+    backbone = load(plain("bert", masked_lm=True))
+    assert not [name for name, _ in backbone.named_parameters() if "pooler" in name]
+    assert [name for name, _ in load(plain("bert")).named_parameters() if "pooler" in name]
+
+
+def test_missing_weights_are_an_error_and_never_random(copy):
+    tensors = load_file(copy / "model.safetensors")
+    del tensors["encoder.layer.1.output.dense.weight"]
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="1 weights are missing .encoder.layer.1.output.dense.weight"):
+        load(copy)
+    load(copy, ignored=("encoder.layer.1.output.",))  # unless a head owns them
+
+
+def test_a_checkpoint_without_its_masked_lm_head(plain):
+    with pytest.raises(CheckpointError, match="weights are missing"):
+        load(plain("bert"), masked_lm=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"vocab_size": 99}, r"word_embeddings.weight is \(\d+, 32\), should be \(99, 32\)"),
+        ({"hidden_size": 64}, "weights have shapes other than config.json says"),
+        ({"num_hidden_layers": 3}, "16 weights are missing"),
+        ({"model_type": "no_such_model"}, "cannot be loaded.*no_such_model"),
+        ({"num_attention_heads": 5}, "cannot be loaded"),
+    ],
+)
+def test_a_configuration_of_another_model(copy, fields, words):
+    layouts.change(copy / "config.json", **fields)
+    with pytest.raises(CheckpointError, match=words):
+        load(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x00\x00\x00\x00\x00\x00\x00{}", b"no weights at all"])
+def test_broken_weights(copy, content):
+    (copy / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError):
+        load(copy)
+
+
+def test_a_download_that_broke_off(copy):
+    whole = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load(copy)
+
+
+def test_no_weights_or_no_configuration(copy):
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no file named model.safetensors"):
+        load(copy)
+    (copy / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load(copy)
+
+
+def test_pickled_weights_are_read_without_their_code(copy):
+    tensors = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    torch.save(tensors, copy / "pytorch_model.bin")
+    assert load(copy).hidden_size == tiny.HIDDEN
+
+
+def test_dtype_of_the_weights(plain):
+    backbone = Backbone.load(plain("bert"), masked_lm=False, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.bfloat16}
+    assert not backbone.training
+
+
+def test_loading_says_nothing_and_leaves_the_settings_alone(plain, capfd):
+    import transformers
+
+    before = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    load(plain("bert", masked_lm=True))
+    assert capfd.readouterr() == ("", "")
+    assert (transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()) == before
+
+
+def test_the_tiny_model_is_the_same_in_every_run(plain):
+    """Guards the fixtures: other weights or another vocabulary would mean other tests."""
+    config = json.loads((plain("bert") / "config.json").read_text())
+    assert config["hidden_size"] == tiny.HIDDEN
+    first, second = (tiny.build("bert").model.state_dict() for _ in range(2))
+    for key, tensor in first.items():
+        torch.testing.assert_close(tensor, second[key], rtol=0, atol=0)
