@@ -1,6 +1,6 @@
 """Tokens per second of `Encoder.encode` against sentence-transformers: same weights, same texts, same process.
 
-    python benchmarks/encode.py [--texts 600] [--rounds 5] [--threads 1]
+python benchmarks/encode.py [--texts 600] [--rounds 5] [--threads 1]
 """
 
 from __future__ import annotations

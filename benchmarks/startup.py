@@ -1,6 +1,6 @@
 """Seconds and modules of the ways in: `import trine`, `trine --help`, each in fresh processes.
 
-    python benchmarks/startup.py [--rounds 10]
+python benchmarks/startup.py [--rounds 10]
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ from trine.evaluation.beir import Dataset, read_beir
 from trine.evaluation.evaluate import evaluate, evaluate_collection
 from trine.index.analysis import BigramAnalyzer
 from trine.search.collection import Collection
-from trine.search.fusion import DEFAULT_FUSION
-from trine.search.fusion import fuse
+from trine.search.fusion import DEFAULT_FUSION, fuse
 from trine.testing import HashingEncoder
 from trine.types import Document, Query
 

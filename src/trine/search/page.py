@@ -95,7 +95,7 @@ def _card(hit: Hit, marks: Marks, tops: Mapping[str, float]) -> str:
     return (
         f"<li class=hit tabindex=-1 data-rank={hit.rank}{values}>"
         f'<div class=rank aria-label="rank {hit.rank}">{hit.rank}</div><article>'
-        f"{crumbs}<header><h2 {_language(passage.title)}>{title}</h2>"
+        f"{crumbs}<header><h2 {_language(title)}>{title}</h2>"
         f'<data class=score value="{hit.score:.9g}">{_number(hit.score)}</data></header>'
         f"<p class=source>{_source(hit)}</p>"
         f'<p class="passage{long}" dir=auto {_language(passage.text)}>{_marked(passage.text, marks.text)}</p>{more}'

@@ -1,0 +1,154 @@
+"""`trine encode`: texts to embeddings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trine.cli.choices import chosen_kind, chosen_modes, one_of
+from trine.cli.encoders import load_encoder, model_name, warn_untrained
+from trine.cli.options import Device, DType, Model, Modes, Quiet
+from trine.cli.output import Output
+from trine.cli.texts import FORMATS, STDIN, InputText, read_texts
+from trine.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trine.types import Embeddings, Kind, Mode, TextEncoder
+
+WINDOW = 256
+"""Texts that are embedded together; JSONL is written after each, so that memory stays flat."""
+SUFFIXES = (".npz", ".safetensors")
+
+
+def encode(
+    source: Annotated[
+        str, typer.Argument(metavar="[INPUT]", help="A file, or '-' for standard input: a text per line, or JSONL.")
+    ] = STDIN,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="A .npz or .safetensors file, or '-' for JSONL on standard output."
+        ),
+    ] = STDIN,
+    kind: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The side of a search: query or passage; it decides prompts and lengths."),
+    ] = "passage",
+    mode: Modes = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help='lines; jsonl (objects with a "text" and perhaps an "id"); auto: jsonl if the name ends in .jsonl or '
+            "the first line is such an object.",
+        ),
+    ] = "auto",
+    model: Model = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Embed texts and write the vectors.
+
+    JSONL has a line per text: "id", "dense" as a list, "sparse" as {token: weight}; "multi_vector" only where --mode
+    asks for it. The files hold flat arrays: dense; sparse.offsets, .ids, .weights and .width; multi_vector.values and
+    .offsets; and the ids.
+
+    trine encode notes.txt -o notes.safetensors
+
+    echo 'what is a pod?' | trine encode - --kind query --mode dense
+    """
+    output = Output(json=True, quiet=quiet)
+    wanted, side = chosen_modes(mode), chosen_kind(kind)
+    one_of(form, FORMATS, kind="input format")
+    if out != STDIN and Path(out).suffix not in SUFFIXES:
+        raise UsageError(f"--out {out!r}: the name must end in {' or '.join(SUFFIXES)}, or be '-' for JSONL")
+    texts = read_texts(source, form=form)
+    first = next(texts, None)
+    encoder = load_encoder(model, device=device, dtype=dtype)
+    if wanted is None and out == STDIN:
+        wanted = [each for each in encoder.dimensions if each != "multi_vector"] or None
+    parts = embedded(encoder, itertools.chain([] if first is None else [first], texts), side, wanted, output)
+    if out == STDIN:
+        for ids, embeddings in parts:
+            for row in json_rows(encoder, ids, embeddings):
+                output.line(row)
+    else:
+        count = _write(Path(out), list(parts))
+        output.note(f"wrote {count} texts to {out}; model {model_name(encoder)}")
+    warn_untrained(encoder, output)
+
+
+def embedded(
+    encoder: TextEncoder, texts: Iterable[InputText], kind: Kind, modes: Sequence[Mode] | None, output: Output
+) -> Iterator[tuple[list[str | int], Embeddings]]:
+    """Ids and embeddings, a window of texts at a time."""
+    source = iter(texts)
+    done = 0
+    with output.bar("encoding") as progress:
+        while part := list(itertools.islice(source, WINDOW)):
+            yield [text.id for text in part], encoder.encode([text.text for text in part], kind=kind, modes=modes)
+            done += len(part)
+            progress(done, None)
+
+
+def json_rows(encoder: TextEncoder, ids: Sequence[str | int], embeddings: Embeddings) -> Iterator[dict[str, Any]]:
+    """One plain object per text; numbers in the shortest form that gives the same float32 again."""
+    for number, key in enumerate(ids):
+        row: dict[str, Any] = {"id": key}
+        if embeddings.dense is not None:
+            row["dense"] = _floats(embeddings.dense[number])
+        if embeddings.sparse is not None:
+            terms, weights = embeddings.sparse.row(number)
+            row["sparse"] = dict(zip(encoder.token_labels(terms.tolist()), _floats(weights), strict=True))
+        if embeddings.multi_vector is not None:
+            row["multi_vector"] = [_floats(vector) for vector in embeddings.multi_vector.row(number)]
+        yield row
+
+
+def _write(path: Path, parts: Sequence[tuple[list[str | int], Embeddings]]) -> int:
+    import numpy as np
+
+    from trine.evaluation.files import replacing
+    from trine.types import Embeddings
+
+    ids = [key for keys, _ in parts for key in keys]
+    arrays = _arrays(Embeddings.concatenate([embeddings for _, embeddings in parts]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as scratch:
+        if path.suffix == ".npz":
+            with scratch.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, ids=np.array([str(key) for key in ids]), **arrays)
+        else:
+            from safetensors.numpy import save_file
+
+            from trine.cli.output import dumps
+
+            save_file(arrays, scratch, metadata={"ids": dumps(ids)})
+    return len(ids)
+
+
+def _arrays(embeddings: Embeddings) -> dict[str, NDArray[Any]]:
+    import numpy as np
+
+    arrays: dict[str, NDArray[Any]] = {}
+    if embeddings.dense is not None:
+        arrays["dense"] = np.ascontiguousarray(embeddings.dense)
+    if (sparse := embeddings.sparse) is not None:
+        arrays |= {"sparse.offsets": sparse.offsets, "sparse.ids": sparse.ids, "sparse.weights": sparse.weights}
+        arrays["sparse.width"] = np.array([sparse.width], np.int64)
+    if (packed := embeddings.multi_vector) is not None:
+        arrays |= {"multi_vector.values": np.ascontiguousarray(packed.values), "multi_vector.offsets": packed.offsets}
+    return arrays
+
+
+def _floats(values: NDArray[np.floating[Any]]) -> list[float]:
+    return [float(f"{value:.9g}") for value in values.tolist()]
