@@ -5,10 +5,12 @@ TrineError
 │   └── UnknownName       a name that no table holds; says the nearest
 ├── MissingExtra          an optional package is not installed; says the command
 ├── CheckpointError       a model folder that is incomplete, foreign or unsafe
+│   └── ModelNotFound     neither a folder nor a model on the hub
 ├── DocumentError         one source document that cannot be read; never ends a run
 ├── CollectionError       an index on disk that is missing, busy, corrupt or made for another model
 │   ├── CollectionNotFound
 │   ├── CollectionLocked
+│   ├── CollectionCorrupt
 │   └── ModelMismatch
 └── DataError             a dataset file (queries, qrels, corpus) that breaks its format
 """
@@ -34,6 +36,10 @@ class CheckpointError(TrineError):
     """A model folder that is incomplete, of an unknown layout, or unsafe to read."""
 
 
+class ModelNotFound(CheckpointError):
+    """No model of that name: no folder, and nothing that could be fetched."""
+
+
 class DocumentError(TrineError):
     """A source document that cannot be read; ingestion reports it and goes on."""
 
@@ -48,6 +54,10 @@ class CollectionNotFound(CollectionError):
 
 class CollectionLocked(CollectionError):
     """Another process is writing to the collection."""
+
+
+class CollectionCorrupt(CollectionError):
+    """The collection's file is damaged, truncated or something else."""
 
 
 class ModelMismatch(CollectionError):

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from trine.errors import CheckpointError
+from trine.errors import ModelNotFound
 from trine.testing import HashingEncoder
 
 
@@ -25,7 +25,7 @@ class English(NamedEncoder):
 def read_encoder(name, **how):
     """In place of `trine.cli.encoders.read_encoder`: any name is the same model, but for some."""
     if name == "nowhere":
-        raise CheckpointError("no model folder 'nowhere'")
+        raise ModelNotFound("no model folder 'nowhere'")
     if name == "other":
         return NamedEncoder("other", dense=8)
     if name == "english":

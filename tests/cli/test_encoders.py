@@ -2,32 +2,22 @@ import pytest
 
 from trine.cli import encoders
 from trine.cli.encoders import load_encoder, model_name, untrained_modes, untrained_sentence
-from trine.cli.exits import NotFound
-from trine.errors import CheckpointError
+from trine.errors import CheckpointError, ModelNotFound
 from trine.testing import HashingEncoder
 
 
 @pytest.mark.parametrize(
-    ("given", "name", "revision"),
-    [
-        (None, None, None),
-        ("default", None, None),
-        ("BAAI/bge-m3", "BAAI/bge-m3", None),
-        ("BAAI/bge-m3@5617a9f", "BAAI/bge-m3", "5617a9f"),
-        ("folder@home", "folder@home", None),
-        ("missing@home", "missing", "home"),
-    ],
+    ("given", "name"), [(None, None), ("default", None), ("BAAI/bge-m3@5617a9f", "BAAI/bge-m3@5617a9f")]
 )
-def test_names_with_a_revision(monkeypatch, home, given, name, revision):
-    (home / "folder@home").mkdir()
+def test_default_is_a_name_for_the_default_model(monkeypatch, given, name):
     asked = []
-    monkeypatch.setattr(encoders, "read_encoder", lambda name, **how: asked.append((name, how["revision"])))
+    monkeypatch.setattr(encoders, "read_encoder", lambda name, **how: asked.append(name))
     load_encoder(given)
-    assert asked == [(name, revision)]
+    assert asked == [name]
 
 
 def test_a_model_that_is_not_there_is_not_found(home):
-    with pytest.raises(NotFound, match="no model folder 'some/where/else'"):
+    with pytest.raises(ModelNotFound, match="no model folder 'some/where/else'"):
         load_encoder("some/where/else")
 
 

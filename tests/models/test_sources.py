@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trine import Encoder
-from trine.errors import CheckpointError, MissingExtra
+from trine.errors import CheckpointError, MissingExtra, ModelNotFound
 from trine.models import sources
 from trine.models.sources import DEFAULT, locate
 
@@ -27,7 +27,7 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none", "none", "a/b/c", "../up"])
 def test_what_cannot_be_a_hub_id_is_not_looked_up(name):
-    with pytest.raises(CheckpointError, match="no model folder .*BAAI/bge-m3"):
+    with pytest.raises(ModelNotFound, match="no model folder .*BAAI/bge-m3"):
         locate(name)
 
 
@@ -66,3 +66,20 @@ def test_the_default_model_without_its_package(monkeypatch):
         locate(None)
     with pytest.raises(MissingExtra, match="demo"):
         Encoder.load()
+
+
+@pytest.mark.parametrize(("weights", "calls"), [("model.safetensors", 1), ("pytorch_model.bin", 2)])
+def test_pickled_weights_are_fetched_only_where_there_are_no_others(tmp_path, monkeypatch, weights, calls):
+    asked = []
+
+    def snapshot(name, *, revision, allow_patterns, ignore_patterns=()):
+        asked.append((name, revision))
+        if any(Path(weights).match(pattern) for pattern in allow_patterns):
+            (tmp_path / weights).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert locate("some/model@abc") == (tmp_path, "some/model@abc")
+    assert (tmp_path / weights).exists()
+    assert asked == [("some/model", "abc")] * calls
+    assert locate("some/model", revision="abc")[1] == "some/model@abc"

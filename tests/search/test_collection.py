@@ -12,6 +12,7 @@ import pytest
 from search.doubles import ids
 from trine.data.chunking import Chunking
 from trine.errors import (
+    CollectionCorrupt,
     CollectionError,
     CollectionLocked,
     CollectionNotFound,
@@ -298,7 +299,7 @@ def test_a_damaged_store_is_reported_on_opening(folder, collection, documents, e
     file = folder / "collection.sqlite"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CollectionError, match="truncated"):
+    with pytest.raises(CollectionCorrupt, match="truncated"):
         Collection.open(folder, encoder=encoder)
     file.write_bytes(b"rubbish" * 1000)
     with pytest.raises(CollectionError, match="not a database"):

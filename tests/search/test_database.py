@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from trine.errors import CollectionError
+from trine.errors import CollectionCorrupt, CollectionError
 from trine.search import database
 from trine.search.database import Reader, connect_writer, create
 
@@ -183,7 +183,7 @@ def test_a_newer_schema_is_refused(path):
 @pytest.mark.parametrize("kept", [0.9, 0.5, 0.01])
 def test_a_truncated_file_is_found_on_opening(path, kept):
     os.truncate(path, int(path.stat().st_size * kept) + 100)
-    with pytest.raises(CollectionError, match="truncated"):
+    with pytest.raises(CollectionCorrupt, match="truncated"):
         Reader(path)
 
 

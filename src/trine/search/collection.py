@@ -14,7 +14,7 @@ from trine.data.files import Progress
 from trine.data.sources import Limits
 from trine.errors import CollectionError, UsageError
 from trine.index import ANALYZERS, INDEXES
-from trine.index.analysis import default_analyzer
+from trine.index.analysis import Analyzer, default_analyzer
 from trine.search import database
 from trine.search.adding import Acknowledged, Adder, AddReport, counted
 from trine.search.documents import cleaned, storable_id
@@ -317,11 +317,8 @@ class Collection:
             raise UsageError(f"queries must be texts that are not blank; got {queries!r:.200}")
         plan = Plan.of(self.retrievers, retrievers=retrievers, fusion=fusion, weights=weights, k=k, depth=depth)
         conditions = parse_filters(filters)
-        # A model that never saw a script ranks its texts by accident: fused with the default model, Korean questions
-        # reach an nDCG@10 of .72 where BM25 alone has .88 (docs/LOG.md).
-        routed = retrievers is None and weights is None
-        known = [not routed or self.encoder.covers(query) for query in queries]
-        words = replace(plan, retrievers=("bm25",)) if routed else plan
+        words = replace(plan, retrievers=("bm25",)) if retrievers is None and weights is None else plan
+        known = [words is plan or self.encoder.covers(query) for query in queries]
         results: list[list[Hit]] = [[] for _ in queries]
         for choice, wanted in ((plan, True), (words, False)):
             places = [place for place, is_known in enumerate(known) if is_known is wanted]
@@ -330,12 +327,27 @@ class Collection:
                 results[place] = hits
         return results
 
+    def retrievers_for(self, query: str, *, fusion: str = DEFAULT_FUSION) -> tuple[str, ...]:
+        """The retrievers that `search` asks when it is given neither retrievers nor weights.
+
+        A model that never saw a script ranks its texts by accident: fused with the default model, Korean questions
+        reach an nDCG@10 of .72 where BM25 alone has .88 (docs/LOG.md). So they are left to BM25.
+        """
+        if not self.encoder.covers(query):
+            return ("bm25",)
+        return Plan.of(self.retrievers, retrievers=None, fusion=fusion, weights=None, k=1, depth=1).retrievers
+
     def _run(self, queries: Sequence[str], plan: Plan, conditions: Sequence[Condition]) -> list[list[Hit]]:
         if not queries:
             return []
         embeddings = self._searcher.embed(queries, plan)
         with self._read():
             return self._searcher.search(queries, embeddings, plan, conditions)
+
+    @property
+    def analyzer(self) -> Analyzer:
+        """What BM25 cuts texts with."""
+        return self._models.analyzer()
 
     @property
     def retrievers(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trine.errors import CollectionError
+from trine.errors import CollectionCorrupt, CollectionError
 
 FILE = "collection.sqlite"
 SCHEMA_VERSION = 1
@@ -103,7 +103,8 @@ class Reader:
         """Connect.
 
         Raises:
-            CollectionError: the file is truncated, corrupt, not a collection, or of a newer schema.
+            CollectionCorrupt: the file is truncated, damaged or no collection.
+            CollectionError: it cannot be read, or is of a newer schema.
         """
         self._path = path
         _check_length(path)
@@ -168,7 +169,7 @@ class Reader:
     def _check_header(self) -> None:
         application, version = (self.rows(f"PRAGMA {name}")[0][0] for name in ("application_id", "user_version"))
         if application != APPLICATION_ID:
-            raise CollectionError(f"{self._path} is not a trine collection, though its name says so")
+            raise CollectionCorrupt(f"{self._path} is not a trine collection, though its name says so")
         if version > SCHEMA_VERSION:
             raise CollectionError(
                 f"{self._path} has schema version {version}, this trine reads up to {SCHEMA_VERSION}; "
@@ -188,7 +189,9 @@ def reported(path: Path) -> Iterator[None]:
             "SQLITE_BUSY": "another process has held it for 30 s; wait for it or end it",
             "SQLITE_READONLY": "it may not be written; open with read_only=True to search it",
         }.get(name, "if it is damaged, restore it from a backup or index the documents anew")
-        raise CollectionError(f"{path}: {error} ({name}); {remedy}") from error
+        damaged = name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"))
+        kind = CollectionCorrupt if damaged else CollectionError
+        raise kind(f"{path}: {error} ({name}); {remedy}") from error
 
 
 def _check_length(path: Path) -> None:
@@ -207,7 +210,7 @@ def _check_length(path: Path) -> None:
     expected = (65536 if page_size == 1 else page_size) * int.from_bytes(header[28:32], "big")
     size = path.stat().st_size
     if header.startswith(b"SQLite format 3\0") and size < expected:
-        raise CollectionError(f"{path} is truncated: {size} of {expected} bytes; restore it from a backup")
+        raise CollectionCorrupt(f"{path} is truncated: {size} of {expected} bytes; restore it from a backup")
 
 
 def _log_size(path: Path) -> int:
