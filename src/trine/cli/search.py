@@ -246,7 +246,8 @@ def _show(results: Results, *, html: Path | None, full: bool, output: Output) ->
 
         print_hits(results.hits, results.marks, full=full)
         fused = f" ({results.facts['fusion']})" if results.facts["fusion"] else ""
-        count = f"{len(results.hits)} passages" if results.hits else "nothing found"
+        plural = "" if len(results.hits) == 1 else "s"
+        count = f"{len(results.hits)} passage{plural}" if results.hits else "nothing found"
         output.note(f"{count} by {' + '.join(results.facts['modes'])}{fused} in {results.facts['seconds']:.2f} s")
     for warning in warnings:
         output.warn(warning)
