@@ -53,6 +53,7 @@ def test_a_collection_is_measured_by_its_document_ids(run, dataset, collection):
     assert report["counts"]["passages"] == 4
     assert max(system["metrics"]["ndcg@10"]["mean"] for system in report["systems"]) == pytest.approx(1.0)
     assert run("evaluate", dataset, "--collection", collection, "--cache", "kept").exit_code == 2
+    assert run("evaluate", dataset, "--collection", collection, "--analyzer", "bigram").exit_code == 2
     assert run("evaluate", dataset, "--collection", "none").exit_code == 4
 
 

@@ -12,7 +12,7 @@ import typer
 from trine.cli.encoders import load_encoder, model_name, untrained_modes, untrained_sentence
 from trine.cli.exits import NotFound
 from trine.cli.opening import require_collection, searchable
-from trine.cli.options import Device, DType, Html, Json, Model, Quiet
+from trine.cli.options import Analyzer, Device, DType, Html, Json, Model, Quiet
 from trine.cli.output import Output
 from trine.errors import UsageError
 
@@ -67,6 +67,7 @@ def evaluate(  # noqa: PLR0913 -- a command's parameters are its options
             metavar="FOLDER", show_default=False, help="Keep embeddings here, so that they are computed once."
         ),
     ] = None,
+    analyzer: Analyzer = None,
     html: Html = None,
     model: Model = None,
     device: Device = "auto",
@@ -85,11 +86,13 @@ def evaluate(  # noqa: PLR0913 -- a command's parameters are its options
         raise NotFound(f"no such folder: {folder}")
     if collection is not None and cache is not None:
         raise UsageError("--cache has no effect with --collection, whose embeddings are stored already")
+    if collection is not None and analyzer is not None:
+        raise UsageError("--analyzer has no effect with --collection, whose terms are stored already")
     asked = Asked(folder, system or None, metric or None, depth, output.progress)
     with_model = not (system and all(name.strip() == "bm25" for name in system))
     if collection is None:
         encoder: TextEncoder | None = load_encoder(model, device=device, dtype=dtype) if with_model else None
-        report = asked.of_model(encoder, cache)
+        report = asked.of_model(encoder, cache=cache, analyzer=analyzer)
     else:
         require_collection(Path(collection))
         with searchable(Path(collection), model=model, with_model=with_model, device=device, dtype=dtype) as (
@@ -115,7 +118,7 @@ class Asked:
     depth: int
     progress: bool
 
-    def of_model(self, encoder: TextEncoder | None, cache: Path | None) -> Report:
+    def of_model(self, encoder: TextEncoder | None, *, cache: Path | None, analyzer: str | None) -> Report:
         """Evaluate a model on the folder's corpus."""
         from trine.evaluation.evaluate import evaluate
         from trine.evaluation.metrics import DEFAULT_METRICS
@@ -126,6 +129,7 @@ class Asked:
             systems=self.systems,
             metrics=self.metrics or DEFAULT_METRICS,
             depth=self.depth,
+            analyzer=analyzer,
             cache=cache,
             progress=self.progress,
         )

@@ -13,7 +13,7 @@ import typer
 from trine.cli.encoders import load_encoder, model_name, warn_untrained
 from trine.cli.exits import ExitCode, NotFound
 from trine.cli.opening import is_collection, recorded_model
-from trine.cli.options import Device, DType, Json, Model, Quiet, collection_path
+from trine.cli.options import Analyzer, Device, DType, Json, Model, Quiet, collection_path
 from trine.cli.output import Output, report_error
 from trine.errors import UsageError
 
@@ -54,15 +54,7 @@ def index(  # noqa: PLR0913 -- a command's parameters are its options
             metavar="N", show_default=False, help="Tokens that a passage repeats of the one before. By default 0."
         ),
     ] = None,
-    analyzer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            show_default=False,
-            help="How BM25 cuts text into terms: kiwi (Korean morphemes, extra 'korean') or bigram. "
-            "The best one installed by default.",
-        ),
-    ] = None,
+    analyzer: Analyzer = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Also delete documents whose file below PATHS does not exist any more.")
     ] = False,

@@ -85,6 +85,15 @@ Weights = Annotated[
         help="Weights of the sum: m3, m3-long, m3-library, or one per mode, as in dense=1,sparse=0.3,multi_vector=1.",
     ),
 ]
+Analyzer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default=False,
+        help="How BM25 cuts text into terms: kiwi (Korean morphemes, extra 'korean') or bigram. "
+        "The best one installed by default.",
+    ),
+]
 
 
 def collection_path(given: str | None) -> Path:
