@@ -37,6 +37,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(OFFLINE) $(BIN)/python -m pytest tests/docs tests/cli/test_docs.py
 
 fix: setup
 	$(BIN)/ruff format .
