@@ -76,9 +76,11 @@ def weights_of(weights: str | Mapping[Mode, float]) -> Mapping[Mode, float]:
         if weights not in WEIGHTS:
             raise unknown(weights, WEIGHTS, kind="weight set")
         return WEIGHTS[weights]
-    for mode in weights:
+    for mode, weight in weights.items():
         if mode not in MODES:
             raise unknown(mode, MODES, kind="mode")
+        if not np.isfinite(weight):
+            raise UsageError(f"the weight of {mode} is {weight}; it must be a finite number")
     return weights
 
 

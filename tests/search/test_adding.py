@@ -237,3 +237,31 @@ def test_ids_that_change_with_the_paths_given_leave_no_duplicates(collection, tm
     collection.add_files(tmp_path / "one")
     collection.add_files([tmp_path / "one", tmp_path / "two"])
     assert sorted(document.id for document in collection.documents()) == ["one/readme.txt", "two/readme.txt"]
+
+
+def test_an_id_that_belongs_to_another_file_is_not_taken_over(collection, tmp_path):
+    """Two folders indexed one after the other may hold files of one name; neither may vanish."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.txt").write_text(f"사과 {name}", encoding="utf-8")
+    assert collection.add_files(tmp_path / "one").added == 1
+    report = collection.add_files(tmp_path / "two")
+    assert (report.added, report.updated) == (0, 0)
+    (skipped,) = report.skipped
+    assert skipped.path == str(tmp_path / "two" / "README.txt")
+    assert str(tmp_path / "one" / "README.txt") in skipped.reason
+    assert collection.document("README.txt").text == "사과 one"
+
+    (tmp_path / "one" / "README.txt").rename(tmp_path / "one" / "moved.txt")
+    assert collection.add_files(tmp_path / "two").updated == 1
+    assert collection.document("README.txt").text == "사과 two"
+
+
+def test_a_copy_with_the_same_content_leaves_the_document_to_its_first_file(collection, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("사과")
+    collection.add_files(tmp_path / "one")
+    assert collection.add_files(tmp_path / "two").unchanged == 1
+    (tmp_path / "one" / "a.txt").write_text("배")
+    assert collection.add_files(tmp_path / "one").updated == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -113,16 +114,21 @@ class Adder:
     def _write(self, group: dict[str, NewDocument]) -> None:
         counts: Counter[str] = Counter()
         empty: set[str] = set()
+        taken: dict[str, Skipped] = {}
         with self._store.transaction() as transaction:
             known = transaction.known(group)
             ids: list[int] = []
             passages: list[Passage] = []
             for key, new in group.items():
                 digest = self._digest(new.document)
+                owner = _other_file(known[key].source, new.source) if key in known else None
                 if key in known and known[key].digest == digest:
                     counts["unchanged"] += 1
-                    if known[key].source != new.source:
+                    if owner is None and known[key].source != new.source:
                         transaction.set_source(key, new.source)
+                    continue
+                if owner is not None:
+                    taken[key] = _taken(key, new, owner)
                     continue
                 parts = self._passages(new.document)
                 if not parts:
@@ -139,8 +145,11 @@ class Adder:
             counts["passages"] = len(ids)
         self._counts += counts
         self._skipped += [Skipped(document_id, "it holds no text") for document_id in sorted(empty)]
+        self._skipped += taken.values()
         if self._on_ack is not None:
-            stored = tuple(document_id for document_id in group if document_id not in empty)
+            stored = tuple(
+                document_id for document_id in group if document_id not in empty and document_id not in taken
+            )
             self._on_ack(Acknowledged(stored, self.report()))
 
     def _embed(self, transaction: Transaction, ids: Sequence[int], contents: Sequence[str]) -> None:
@@ -161,6 +170,25 @@ class Adder:
         metadata = dict(document.metadata)
         text = json.dumps([self._salt, content, metadata], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _other_file(stored: bytes | None, given: bytes | None) -> bytes | None:
+    """The file that a stored document came from, if it is still there and is not the one given now."""
+    if stored is None or given is None or stored == given:
+        return None
+    try:
+        return None if os.path.samefile(stored, given) else stored
+    except OSError:
+        return None  # It was moved.
+
+
+def _taken(document_id: str, new: NewDocument, owner: bytes) -> Skipped:
+    """Ids are relative to what is indexed, so that two folders can hold the same; neither may replace the other."""
+    return Skipped(
+        os.fsdecode(new.source or b"") or document_id,
+        f"its id {document_id!r} is that of a document from {os.fsdecode(owner)}, indexed before; index both "
+        "folders in one command, which tells them apart, or use another collection",
+    )
 
 
 def counted(contents: Iterable[str], analyzer: Analyzer, transaction: Transaction) -> SparseRows:

@@ -59,6 +59,10 @@ class Plan:
             raise unknown(fusion, FUSIONS, kind="fusion")
         if isinstance(retrievers, str):
             retrievers = [retrievers]
+        if isinstance(weights, Mapping):
+            for name in weights:
+                if name not in RETRIEVERS:
+                    raise unknown(name, RETRIEVERS, kind="retriever")
         if retrievers is None:
             chosen = tuple(name for name in available if fusion != "weighted" or _weighs(name, weights))
         else:
