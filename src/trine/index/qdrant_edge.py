@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,8 @@ class QdrantEdgeIndex:
         self._dimensions = dict(dimensions)
         self._shard: edge.EdgeShard | None = shard
         self._lock = lock
+        # A search counts the points before it asks; a write in between, by another thread, would cut its list short.
+        self._turns = threading.Lock()
 
     @classmethod
     def open(cls, path: str | None, *, dimensions: Mapping[Mode, int]) -> QdrantEdgeIndex:
@@ -99,7 +102,7 @@ class QdrantEdgeIndex:
                 edge.Point(number, vector)
                 for number, vector in zip(numbers[start : start + _POINTS].tolist(), vectors, strict=True)
             ]
-            with _failures("write"):
+            with self._turns, _failures("write"):
                 shard.update(edge.UpdateOperation.upsert_points(points))
 
     def delete(self, ids: NDArray[np.int64]) -> None:
@@ -108,24 +111,24 @@ class QdrantEdgeIndex:
         numbers = np.unique(np.asarray(ids, np.int64))
         numbers = numbers[numbers >= 0]
         for start in range(0, len(numbers), _PAGE):
-            with _failures("delete"):
+            with self._turns, _failures("delete"):
                 shard.update(edge.UpdateOperation.delete_points(numbers[start : start + _PAGE].tolist()))
 
     def search(self, queries: Embeddings, *, mode: Mode, k: int, allowed: NDArray[np.int64] | None = None) -> Ranking:
         """The `k` best of all ids, or of `allowed`, per query; `allowed` takes time in proportion to its length."""
         check_query(queries, mode=mode, k=k, dimensions=self._dimensions, modes=self.modes)
-        size = len(self)
-        chosen = None
+        numbers = chosen = None
         if allowed is not None:
             numbers = np.unique(np.asarray(allowed, np.int64))
             numbers = numbers[numbers >= 0]
-            size = min(size, len(numbers))
             chosen = edge.Filter(must=[edge.HasIdCondition(set(numbers.tolist()))])
         nearest = [
             edge.Query.Nearest(vector[mode], using=mode) if vector else None
             for vector in _vectors(queries.only([mode]))
         ]
-        return Ranking.from_rows(_settle(self._opened(), nearest, k=k, size=size, chosen=chosen))
+        with self._turns:
+            size = len(self) if numbers is None else min(len(self), len(numbers))
+            return Ranking.from_rows(_settle(self._opened(), nearest, k=k, size=size, chosen=chosen))
 
     def flush(self) -> None:
         """Make what was added so far durable."""
