@@ -89,6 +89,25 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """One training example: a query, what it should find, and what it should not."""
+
+    query: str
+    positives: tuple[str, ...]
+    """At least one; training draws one a time."""
+    negatives: tuple[str, ...] = ()
+    """Hard negatives."""
+    positive_scores: tuple[float, ...] = ()
+    """A teacher's scores of the positives; empty, or one each."""
+    negative_scores: tuple[float, ...] = ()
+    query_prompt: str | None = None
+    """Put in front of the query instead of the model's own prompt."""
+    passage_prompt: str | None = None
+    lang: str = ""
+    """Language code, or a pair of them such as "en-ko"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One passage found, with the scores that put it where it is."""
 

@@ -1,0 +1,1 @@
+"""Corpus -> training examples: weak pairs, filters, hard negatives, teacher scores, tokenizers."""

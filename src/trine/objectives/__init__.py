@@ -1,0 +1,1 @@
+"""Embeddings -> loss: pure functions of tensors, one objective a file."""

@@ -1,0 +1,1 @@
+"""Examples -> checkpoint: steps, the loop, distribution, checkpoints of the whole state."""

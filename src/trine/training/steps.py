@@ -1,0 +1,131 @@
+"""Batch -> gradients: all at once, or chunk by chunk in memory that does not grow with the batch.
+
+`cached_step` is gradient caching (Gao et al., arXiv 2101.06983, section 3.2): one pass without graph for the
+embeddings, the loss and its gradient with respect to them, then one pass a chunk with graph. It costs one more forward
+pass and gives the same gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from trine.objectives.base import Embedded, Losses, Objective, PairBatch
+from trine.training.embedding import Chunk
+
+
+class Ranks(Protocol):
+    """What a step must know of other processes; `trine.training.distributed` has it, `OneRank` is the lack of it."""
+
+    def gather(self, embedded: Embedded) -> tuple[Embedded, slice]:
+        """The embeddings of all ranks, differentiable, and the rows of this one."""
+        ...
+
+    def holding_gradients(self, hold: bool) -> contextlib.AbstractContextManager[Any]:
+        """While `hold`, gradients pile up without being shared."""
+        ...
+
+
+class OneRank:
+    """A single process."""
+
+    def gather(self, embedded: Embedded) -> tuple[Embedded, slice]:
+        """All there is."""
+        return embedded, slice(None)
+
+    def holding_gradients(self, hold: bool) -> contextlib.AbstractContextManager[Any]:
+        """Nothing to hold."""
+        return contextlib.nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One batch of this rank, ready to run."""
+
+    queries: Sequence[Chunk]
+    passages: Sequence[Chunk]
+    pair: Callable[[Embedded, Embedded, slice], PairBatch]
+    """Puts the embeddings of all ranks' queries and passages, and this rank's rows, together with what else the
+    objective needs (teacher scores, keys)."""
+
+
+def full_step(
+    embed: Callable[[Chunk], Embedded], work: Work, *, objective: Objective, ranks: Ranks | None = None
+) -> Losses:
+    """Add the gradients of one batch to the parameters; memory grows with the batch."""
+    ranks = ranks or OneRank()
+    every = [*work.queries, *work.passages]
+    parts = []
+    for number, chunk in enumerate(every):
+        with ranks.holding_gradients(number < len(every) - 1), _dropout(chunk):
+            parts.append(embed(chunk))
+    queries = _in_order(parts[: len(work.queries)], work.queries)
+    passages = _in_order(parts[len(work.queries) :], work.passages)
+    losses = _loss(queries, passages, work, objective, ranks)
+    losses.total.backward()
+    return losses
+
+
+def cached_step(
+    embed: Callable[[Chunk], Embedded], work: Work, *, objective: Objective, ranks: Ranks | None = None
+) -> Losses:
+    """Add the gradients of one batch to the parameters; memory holds the graph of one chunk.
+
+    For any objective that sees embeddings alone, with any heads. Dropout is drawn anew from each chunk's seed, so that
+    both passes see the same masks, on every device.
+    """
+    ranks = ranks or OneRank()
+    with torch.no_grad():
+        found = [[_replayed(embed, chunk) for chunk in side] for side in (work.queries, work.passages)]
+    for side in found:
+        for part in side:
+            for leaf in part.leaves():
+                leaf.requires_grad_()
+    losses = _loss(_in_order(found[0], work.queries), _in_order(found[1], work.passages), work, objective, ranks)
+    losses.total.backward()
+    pairs = list(zip([*work.queries, *work.passages], [*found[0], *found[1]], strict=True))
+    for number, (chunk, cached) in enumerate(pairs):
+        with ranks.holding_gradients(number < len(pairs) - 1):
+            again = _replayed(embed, chunk)
+            surrogate = sum(
+                (new * old.grad).sum()
+                for new, old in zip(again.leaves(), cached.leaves(), strict=True)
+                if old.grad is not None
+            )
+            if isinstance(surrogate, torch.Tensor) and surrogate.requires_grad:
+                surrogate.backward()
+    return losses
+
+
+def _loss(queries: Embedded, passages: Embedded, work: Work, objective: Objective, ranks: Ranks) -> Losses:
+    all_queries, rows = ranks.gather(queries)
+    all_passages, _ = ranks.gather(passages)
+    return objective(work.pair(all_queries, all_passages, rows))
+
+
+def _in_order(parts: Sequence[Embedded], side: Sequence[Chunk]) -> Embedded:
+    """The embeddings of a side in the order of its rows."""
+    joined = Embedded.concatenate(parts)
+    order = np.concatenate([chunk.rows for chunk in side])
+    if np.array_equal(order, np.arange(len(order))):
+        return joined
+    return joined.take(torch.from_numpy(np.argsort(order)).to(joined.leaves()[0].device))
+
+
+def _replayed(embed: Callable[[Chunk], Embedded], chunk: Chunk) -> Embedded:
+    with _dropout(chunk):
+        return embed(chunk)
+
+
+@contextlib.contextmanager
+def _dropout(chunk: Chunk) -> Iterator[None]:
+    """Draw from the chunk's own seed, and leave the surrounding random state as it was."""
+    device = chunk.batch.ids_BL.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(chunk.seed)
+        yield
