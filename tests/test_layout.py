@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from trine.data.example_formats import FORMATS
 from trine.data.ingest import INGESTORS
 from trine.index import ANALYZERS, INDEXES
 from trine.models.checkpoints import CHECKPOINTS, EXPORTS
 from trine.models.encoder import ENGINES
+from trine.recipes import RECIPES
 from trine.tables import resolve
 
 TESTS = Path(__file__).parent
@@ -26,6 +28,14 @@ TOGETHER = {
     "cli/opening.py": "cli/test_search.py",
     "cli/show_explanation.py": "cli/test_explain.py",
     "cli/show_facts.py": "cli/test_info.py",
+    "recipes/bge_m3.py": "recipes/test_config.py",
+    "recipes/distill.py": "recipes/test_config.py",
+    "recipes/e5.py": "recipes/test_config.py",
+    "recipes/reranker.py": "recipes/test_config.py",
+    "recipes/retromae.py": "recipes/test_config.py",
+    "recipes/simcse.py": "recipes/test_config.py",
+    "recipes/training.py": "recipes/test_run.py",
+    "recipes/pretraining.py": "recipes/test_run.py",
 }
 """Sources without a test file of their own, and the one that tests them with what uses them."""
 
@@ -57,7 +67,7 @@ def test_function_bodies_are_short(path):
 
 @pytest.mark.parametrize(
     ("table", "name"),
-    [(table, name) for table in (ANALYZERS, ENGINES, EXPORTS, INDEXES, INGESTORS) for name in table],
+    [(table, name) for table in (ANALYZERS, ENGINES, EXPORTS, FORMATS, INDEXES, INGESTORS, RECIPES) for name in table],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_row_of_a_table_leads_somewhere(table, name):

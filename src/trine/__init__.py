@@ -18,6 +18,7 @@ _HOMES = {
     "Hit": "trine.types",
     "Passage": "trine.types",
     "Query": "trine.types",
+    "Reranker": "trine.models.reranker",
     "TrineError": "trine.errors",
     "evaluate": "trine.evaluation.evaluate",
     "score": "trine.scoring",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trine.errors import TrineError
     from trine.evaluation.evaluate import evaluate
     from trine.models.encoder import Encoder
+    from trine.models.reranker import Reranker
     from trine.scoring import score
     from trine.search.collection import Collection
     from trine.types import Document, Embeddings, Hit, Passage, Query
@@ -39,6 +41,7 @@ __all__ = [
     "Hit",
     "Passage",
     "Query",
+    "Reranker",
     "TrineError",
     "evaluate",
     "score",

@@ -12,7 +12,8 @@ TrineError
 │   ├── CollectionLocked
 │   ├── CollectionCorrupt
 │   └── ModelMismatch
-└── DataError             a dataset file (queries, qrels, corpus) that breaks its format
+├── DataError             a dataset file (queries, qrels, corpus) that breaks its format
+└── TrainingError         a training run that cannot go on; says the step and how to resume
 """
 
 
@@ -66,3 +67,7 @@ class ModelMismatch(CollectionError):
 
 class DataError(TrineError):
     """A dataset file that breaks its format; the message names file and line."""
+
+
+class TrainingError(TrineError):
+    """A training run that cannot go on; the message says the step and how to resume."""

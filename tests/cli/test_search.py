@@ -1,13 +1,17 @@
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from models import cross_encoders
+from trine.cli import rerankers
 from trine.cli.search import collection_and_query
 from trine.errors import CollectionNotFound, UsageError
 from trine.search.fusion import DEFAULT_FUSION
 
-KEYS = {"query", "collection", "model", "untrained", "covered", "modes", "fusion", "seconds", "hits"}
+KEYS = {"query", "collection", "model", "untrained", "covered", "modes", "fusion", "reranker", "seconds", "hits"}
 HIT_KEYS = {
     "rank", "score", "scores", "document", "line", "title", "text", "start", "end", "passage", "passage_id",
     "metadata", "terms", "highlights",
@@ -165,3 +169,69 @@ def test_a_query_that_the_model_does_not_cover_is_answered_by_bm25(run, docs):
 
 def test_quiet_leaves_only_the_data(run, collection):
     assert run("search", "fish", "--quiet").stderr == ""
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The rerankers that commands asked for: each likes short passages, whatever the query; one is not trained."""
+    names = []
+
+    def read_reranker(name, **how):
+        names.append((name, how))
+        return SimpleNamespace(
+            name=name,
+            config=SimpleNamespace(untrained=name == "raw"),
+            score=lambda pairs: np.array([-len(passage) for _, passage in pairs], np.float32),
+        )
+
+    monkeypatch.setattr(rerankers, "read_reranker", read_reranker)
+    return names
+
+
+def test_a_reranker_decides_the_order_and_its_score_is_shown(run, collection, asked):
+    plain = json.loads(run("search", "what holds containers", "--json").stdout)
+    found = json.loads(run("search", "what holds containers", "--rerank", "short", "--json").stdout)
+    assert asked == [("short", {"device": "auto", "dtype": "auto"})]
+    assert (plain["reranker"], found["reranker"]) == (None, "short")
+    assert set(found) == KEYS
+    lengths = [len(hit["title"] + hit["text"]) + bool(hit["title"]) for hit in found["hits"]]
+    assert lengths == sorted(lengths)
+    assert [hit["score"] for hit in found["hits"]] == [-length for length in lengths]
+    assert all(hit["scores"]["reranker"] == hit["score"] for hit in found["hits"])
+    assert len(found["hits"]) == len(plain["hits"]) > 2
+    result = run("search", "what holds containers", "--rerank", "short")
+    assert re.search(r"  bm25 \S+  reranker -\d", result.stdout)
+    assert "(zscore), re-ordered by short, in" in result.stderr
+
+
+def test_bm25_and_a_reranker_need_no_encoder(run, collection, asked, loaded):
+    loaded.clear()
+    found = json.loads(run("search", "fish", "--mode", "bm25", "--rerank", "short", "--json").stdout)
+    assert loaded == []
+    assert set(found["hits"][0]["scores"]) == {"bm25", "reranker"}
+
+
+def test_how_deep_a_reranker_looks(run, collection, asked):
+    options = ("--rerank", "short", "--rerank-depth", "1", "--json")
+    plain = json.loads(run("search", "what holds containers", "--json").stdout)
+    found = json.loads(run("search", "what holds containers", *options).stdout)
+    assert [hit["document"] for hit in found["hits"]] == [hit["document"] for hit in plain["hits"]]
+    assert ["reranker" in hit["scores"] for hit in found["hits"]] == [True] + [False] * (len(found["hits"]) - 1)
+    result = run("search", "fish", "--rerank-depth", "3")
+    assert result.exit_code == 2
+    assert "has no effect without --rerank" in result.stderr
+
+
+def test_an_untrained_reranker_is_said(run, collection, asked):
+    result = run("search", "fish", "--rerank", "raw", "--json")
+    assert json.loads(result.stdout)["untrained"] == ["reranker"]
+    assert "the head of raw was never trained" in result.stderr
+
+
+def test_a_reranker_from_a_folder(run, collection, tmp_path):
+    folder = cross_encoders.bare("xlm_roberta", tmp_path / "reranker")
+    found = json.loads(run("search", "what holds containers", "--rerank", folder, "--json").stdout)
+    scores = [hit["scores"]["reranker"] for hit in found["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) > 1
+    assert run("search", "fish", "--rerank", "nowhere").exit_code == 4

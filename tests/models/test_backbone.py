@@ -1,12 +1,14 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy as copy_of
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from models import layouts, tiny
-from trine.errors import CheckpointError
+from trine.errors import CheckpointError, UsageError
 from trine.models.backbone import Backbone
 
 
@@ -46,6 +48,74 @@ def test_a_masked_lm_gives_the_same_states_and_its_logits(plain, name):
     torch.testing.assert_close(states.hidden_BLH, expected.hidden_BLH)
     torch.testing.assert_close(states.logits_BLV, logits)
     assert states.logits_BLV.shape == (1, 5, both.vocabulary_size)
+
+
+@pytest.mark.parametrize("name", tiny.BACKBONES)
+def test_the_language_model_head_takes_states_of_any_origin(plain, name):
+    backbone = load(plain(name, masked_lm=True), masked_lm=True)
+    keys, ids = list(backbone.state_dict()), torch.tensor([[2, 50, 60, 70, 3]])
+    with torch.no_grad():
+        states = backbone(ids, ids > 0)
+        again = backbone.predict(states.hidden_BLH[:, 1:3])
+        logits = backbone.model(input_ids=ids).logits
+    torch.testing.assert_close(again.logits, logits[:, 1:3])
+    assert list(backbone.state_dict()) == keys
+    # The gradient reaches the head, the tied embeddings and the states.
+    hidden = states.hidden_BLH.requires_grad_()
+    backbone.predict(hidden).logits.square().sum().backward()
+    assert hidden.grad.abs().sum() > 0
+    assert backbone.model.get_input_embeddings().weight.grad.abs().sum() > 0
+
+
+def test_a_copied_backbone_keeps_its_head(plain):
+    """Wrapped a second time, copied, or asked for plain logits."""
+    backbone = load(plain("bert", masked_lm=True), masked_lm=True)
+    ids = torch.tensor([[2, 50, 3]])
+    again = Backbone(copy_of(backbone.model), masked_lm=True)
+    with torch.no_grad():
+        expected = backbone.model(input_ids=ids).logits
+        for one in (again, copy_of(backbone)):
+            torch.testing.assert_close(one(ids, ids > 0).logits_BLV, expected)
+
+
+def test_threads_do_not_mix_their_predictions(plain):
+    backbone = load(plain("bert", masked_lm=True), masked_lm=True)
+    texts = [torch.full((1, 3 + number % 4), 50 + number) for number in range(40)]
+    with torch.no_grad():
+        expected = [backbone(ids, ids > 0).logits_BLV for ids in texts]
+
+        def run(ids):
+            with torch.no_grad():
+                return backbone(ids, ids > 0).logits_BLV
+
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(run, texts))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_only_a_masked_lm_predicts():
+    with pytest.raises(UsageError, match="masked_lm=True"):
+        Backbone(tiny.build("bert").model, masked_lm=False).predict(torch.zeros(1, 2, tiny.HIDDEN))
+
+
+@pytest.mark.parametrize("name", tiny.BACKBONES)
+def test_embeddings_are_what_the_first_layer_sees(name):
+    model = tiny.build(name).model
+    ids = torch.tensor([[2, 50, 60, 3]])
+    with torch.no_grad():
+        first = model(input_ids=ids, output_hidden_states=True).hidden_states[0]
+        torch.testing.assert_close(Backbone(model, masked_lm=False).embedded(ids), first)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"), [("bert", 0), ("xlm_roberta", 2), ("distilbert", 0), ("mpnet", 2), ("modernbert", None)]
+)
+def test_learned_positions_and_where_they_begin(name, first):
+    positions = Backbone(tiny.build(name).model, masked_lm=False).positions
+    assert (None if positions is None else positions.first) == first
+    if positions is not None:
+        assert positions.length == tiny.MAX_LENGTH
 
 
 def test_weights_that_no_embedding_passes_are_not_made_up(plain):

@@ -72,6 +72,18 @@ def test_a_head_is_needed():
         EncoderConfig(text=TextConfig(max_length=9))
 
 
+def test_several_cls_and_their_pooling_need_each_other():
+    text, several = TextConfig(max_length=9), TextConfig(max_length=9, cls_every=4)
+    EncoderConfig(text=several, dense=DenseConfig(pooling=("cls_mean",)))
+    for one, pooling in ((text, "cls_mean"), (several, "cls"), (several, "mean")):
+        with pytest.raises(CheckpointError, match="need each other"):
+            EncoderConfig(text=one, dense=DenseConfig(pooling=(pooling,)))
+    with pytest.raises(CheckpointError, match="need each other"):
+        EncoderConfig(text=several, multi_vector=MultiVectorConfig())
+    with pytest.raises(CheckpointError, match="at least 1"):
+        EncoderConfig(text=TextConfig(max_length=9, cls_every=0), dense=DenseConfig(pooling=("cls_mean",)))
+
+
 def test_only_splade_needs_the_masked_lm_head():
     assert FULL.needs_masked_lm
     text = TextConfig(max_length=9)

@@ -3,11 +3,12 @@ import unicodedata
 import numpy as np
 import pytest
 import tokenizers
+import transformers
 
 from models import tiny
 from trine.errors import UnknownName, UsageError
 from trine.models.config import Expansion, TextConfig
-from trine.models.tokenization import TextTokenizer, clean
+from trine.models.tokenization import TextTokenizer, clean, word_starts
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +287,28 @@ def test_stripping_moves_spans_along(make):
     for source, kind in (("  검색 ", "passage"), ("  검색 ", "query"), ("검색", "query")):
         _, spans = text.spans(source, kind=kind)
         assert [source[start:end] for start, end in spans if start >= 0] == ["검색"]
+
+
+@pytest.mark.parametrize("name", ["bert", "xlm_roberta", "distilbert", "mpnet"])
+def test_word_starts_are_where_the_tokenizer_begins_a_word(name):
+    tokenizer = tiny.TOKENIZERS[name](tiny.MAX_LENGTH)
+    starts = word_starts(tokenizer, width=len(tokenizer))
+    for text in tiny.CORPUS:
+        encoded = tokenizer(text, add_special_tokens=False)
+        words = encoded.word_ids()
+        expected = [place == 0 or words[place] != words[place - 1] for place in range(len(words))]
+        assert starts[encoded["input_ids"]].tolist() == expected
+
+
+def test_byte_level_words_begin_with_a_space():
+    tokenizer = tiny.TOKENIZERS["modernbert"](tiny.MAX_LENGTH)
+    starts = word_starts(tokenizer, width=len(tokenizer) + 3)
+    ids = tokenizer(" 한국어는 교착어라서 search", add_special_tokens=False)["input_ids"]
+    assert starts[ids].sum() == 3
+    assert starts[-3:].all()
+
+
+def test_a_tokenizer_that_marks_nothing_has_words_of_one_token():
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    assert word_starts(transformers.PreTrainedTokenizerFast(tokenizer_object=backend), width=3).all()

@@ -3,12 +3,12 @@
 import msgspec
 import pytest
 import torch
-from models import tiny
 
+from models import tiny
 from trine.errors import UsageError
 from trine.models.encoder import Encoder
 from trine.recipes.config import recipe
-from trine.recipes.prepare import finished, fresh_prefixes, prepared, set_dropout, shorten
+from trine.recipes.prepare import finished, fresh_prefixes, prepared, set_dropout
 
 SHORT = {"query_length": 16, "passage_length": 32}
 
@@ -29,7 +29,7 @@ def test_missing_heads_are_added_and_marked_until_trained():
     assert ready.dimensions["multi_vector"] == 8
     assert ready.config.untrained == ("sparse", "multi_vector")
     assert fresh_prefixes(bare, ready) == ("sparse.", "multi_vector.")
-    assert finished(ready, settings).config.untrained == ()
+    assert finished(ready, settings, text=bare.config.text).config.untrained == ()
 
 
 def test_the_same_vectors_come_out_before_training():
@@ -58,10 +58,10 @@ def test_prompts_and_pooling_are_the_recipe_s():
 
 def test_training_lengths_do_not_stay():
     settings = recipe("bge_m3_small", SHORT)
-    ready = prepared(dense_only(), settings)
-    shorten(ready, settings)
+    bare = dense_only()
+    ready = prepared(bare, settings)
     assert ready.text.max_length("query") == 16
-    done = finished(ready, settings)
+    done = finished(ready, settings, text=bare.config.text)
     assert done.text.max_length("query") == tiny.MAX_LENGTH
     assert not done.training
 

@@ -22,6 +22,7 @@ from trine.cli.info import info
 from trine.cli.output import error_console, prepare_streams
 from trine.cli.score import score
 from trine.cli.search import search
+from trine.cli.train import train
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "index": index,
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "score": score,
     "convert": convert,
     "evaluate": evaluate,
+    "train": train,
     "info": info,
 }
 """In the order of the help."""

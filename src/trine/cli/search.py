@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,13 +16,17 @@ from trine.cli.encoders import model_name, uncovered_sentence, untrained_modes, 
 from trine.cli.opening import Opened, is_collection, require_collection, searchable
 from trine.cli.options import Device, DType, Html, Json, Model, Quiet, Retrievers, Weights, collection_path
 from trine.cli.output import Output
+from trine.cli.rerankers import untrained_reranker_sentence
 from trine.cli.texts import STDIN, read_texts
 from trine.errors import UsageError
 
 if TYPE_CHECKING:
+    from trine.models.reranker import Reranker
     from trine.search.explain import Marks
-    from trine.types import Hit
+    from trine.types import Hit, TextEncoder
 
+SHOWN = ("collection", "model", "modes", "fusion", "reranker")
+"""Facts on a page."""
 TOGETHER = 64
 """Queries from standard input that are embedded and searched at a time."""
 
@@ -37,6 +41,8 @@ class Request:
     filters: Sequence[str] | None
     k: int
     depth: int
+    rerank_depth: int | None = None
+    reranker: Reranker | None = None
 
     @staticmethod
     def of(
@@ -78,7 +84,20 @@ class Request:
             weights=self.weights,
             filters=self.filters,
             depth=self.depth,
+            rerank=self.reranker,
+            rerank_depth=self.rerank_depth,
         )
+
+    def with_reranker(self, name: str | None, *, depth: int | None, device: str, dtype: str) -> Request:
+        """The same, re-ordered by the model `name`, which is loaded here."""
+        if name is None:
+            if depth is not None:
+                raise UsageError(f"--rerank-depth {depth} has no effect without --rerank; say which model re-orders")
+            return self
+        from trine.cli import rerankers
+
+        reranker = rerankers.read_reranker(name, device=device, dtype=dtype)
+        return replace(self, reranker=reranker, rerank_depth=depth)
 
     def used(self, opened: Opened, query: str) -> list[str]:
         """The retrievers that answer a query."""
@@ -142,6 +161,18 @@ def search(  # noqa: PLR0913 -- a command's parameters are its options
         ),
     ] = None,
     depth: Annotated[int, typer.Option(metavar="N", min=1, help="Candidates of each mode before fusion.")] = 100,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            show_default=False,
+            help="Re-order the best passages by a cross-encoder, such as BAAI/bge-reranker-v2-m3.",
+        ),
+    ] = None,
+    rerank_depth: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, show_default=False, help="Passages that --rerank reads; 50."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Print passages whole, not just around the matches.")] = False,
     html: Html = None,
     model: Model = None,
@@ -161,6 +192,7 @@ def search(  # noqa: PLR0913 -- a command's parameters are its options
     if query == STDIN and html is not None:
         raise UsageError("--html shows a single query; it cannot be used with '-'")
     request = Request.of(modes=mode, fusion=fusion, weights=weights, filters=filters, k=k, depth=depth)
+    request = request.with_reranker(rerank, depth=rerank_depth, device=device, dtype=dtype)
     with searchable(path, model=model, with_model=request.needs_model, device=device, dtype=dtype) as opened:
         if query == STDIN:
             said: set[str] = set()
@@ -215,10 +247,11 @@ def found(opened: Opened, request: Request, queries: Sequence[str]) -> Iterator[
         facts = {
             "collection": str(collection.path),
             "model": None if encoder is None else model_name(encoder),
-            "untrained": [] if encoder is None else [mode for mode in untrained_modes(encoder) if mode in used],
+            "untrained": _untrained(encoder, used, request.reranker),
             "covered": None if encoder is None else encoder.covers(query),
             "modes": used,
             "fusion": None if len(used) < 2 else request.fusion or DEFAULT_FUSION,
+            "reranker": None if request.reranker is None else request.reranker.name,
             "seconds": round(seconds, 4),
         }
         yield Results(query, hits, [highlighter.marks(hit) for hit in hits], facts)
@@ -236,7 +269,7 @@ def _show(results: Results, *, html: Path | None, full: bool, output: Output) ->
     if html is not None:
         from trine.search.page import search_page
 
-        facts = {name: _readable(results.facts[name]) for name in ("collection", "model", "modes", "fusion")}
+        facts = {name: _readable(results.facts[name]) for name in SHOWN}
         shown = {name: fact for name, fact in facts.items() if fact}
         output.page(html, search_page(results.query, results.hits, marks=results.marks, facts=shown, notes=warnings))
     if output.json:
@@ -246,6 +279,7 @@ def _show(results: Results, *, html: Path | None, full: bool, output: Output) ->
 
         print_hits(results.hits, results.marks, full=full)
         fused = f" ({results.facts['fusion']})" if results.facts["fusion"] else ""
+        fused += f", re-ordered by {results.facts['reranker']}," if results.facts["reranker"] else ""
         plural = "" if len(results.hits) == 1 else "s"
         count = f"{len(results.hits)} passage{plural}" if results.hits else "nothing found"
         output.note(f"{count} by {' + '.join(results.facts['modes'])}{fused} in {results.facts['seconds']:.2f} s")
@@ -255,12 +289,20 @@ def _show(results: Results, *, html: Path | None, full: bool, output: Output) ->
 
 def _warnings(results: Results) -> Iterator[str]:
     """What has to be said of the model: that it does not know the script of the query, or that nobody trained it."""
-    model, modes = results.facts["model"], results.facts["modes"]
+    model, modes, untrained = (results.facts[name] for name in ("model", "modes", "untrained"))
     if results.facts["covered"] is False:
         alone = "; bm25 alone was asked, --mode asks the model all the same" if modes == ["bm25"] else ""
         yield uncovered_sentence(model) + alone
-    if results.facts["untrained"]:
-        yield untrained_sentence(model, tuple(results.facts["untrained"]))
+    if parts := tuple(name for name in untrained if name != "reranker"):
+        yield untrained_sentence(model, parts)
+    if "reranker" in untrained:
+        yield untrained_reranker_sentence(results.facts["reranker"])
+
+
+def _untrained(encoder: TextEncoder | None, used: Sequence[str], reranker: Reranker | None) -> list[str]:
+    """What took part without ever having been trained."""
+    modes: list[str] = [] if encoder is None else [mode for mode in untrained_modes(encoder) if mode in used]
+    return modes + (["reranker"] if reranker is not None and reranker.config.untrained else [])
 
 
 def _hit(hit: Hit, marks: Marks) -> dict[str, Any]:

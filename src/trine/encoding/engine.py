@@ -5,7 +5,6 @@ Shapes: N texts, T tokens of all texts, B texts and L tokens of a batch, D and d
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trine.encoding.batches import TokenBudget, without_dropout
 from trine.encoding.progress import progress_bar
 from trine.errors import UsageError
 from trine.models.encoder import Batch, Encoder
@@ -39,7 +39,7 @@ class TorchEngine:
         budget = batch_tokens or BATCH_TOKENS.get(encoder.device.type, 1024)
         if encoder.config.needs_masked_lm:
             budget = max(min(budget, LOGITS_LIMIT // encoder.backbone.vocabulary_size), 1)
-        self.budget = budget
+        self.budget = TokenBudget(budget)
 
     def encode(
         self,
@@ -79,45 +79,15 @@ class TorchEngine:
     def _window(self, texts: Sequence[str], kind: Kind, modes: Sequence[Mode], prompt: str | None) -> Embeddings:
         tokens = self.encoder.text(texts, kind=kind, prompt=prompt)
         result = _Result(self.encoder, tokens, kind, modes)
-        order = np.argsort(-tokens.lengths, kind="stable")
-        with _without_dropout(self.encoder):
-            for rows in self._batches(order, tokens.lengths):
-                self._run(rows, tokens, kind, result)
-        return result.finish()
 
-    def _batches(self, order: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        start = 0
-        while start < len(order):
-            size = max(self.budget // int(lengths[order[start]]), 1)
-            yield order[start : start + size]
-            start += size
-
-    def _run(self, rows: NDArray[np.int64], tokens: Tokens, kind: Kind, result: _Result) -> None:
-        try:
+        def forward(rows: NDArray[np.int64]) -> None:
             with torch.inference_mode():
                 result.take(rows, pad(tokens, rows, kind=kind, device=self.encoder.device))
-            return
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-        # Out here the error, and with it the tensors of the failed pass, is gone.
-        half = len(rows) // 2
-        self.budget = max(self.budget // 2, 1)
-        self._run(rows[:half], tokens, kind, result)
-        self._run(rows[half:], tokens, kind, result)
 
-
-@contextlib.contextmanager
-def _without_dropout(encoder: Encoder) -> Iterator[None]:
-    """An encoder that is being trained embeds as it will when it is done; every part's own state is put back."""
-    training = [part for part in encoder.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
+        with without_dropout(self.encoder):
+            for rows in self.budget.batches(tokens.lengths):
+                self.budget.run(rows, forward)
+        return result.finish()
 
 
 def pad(tokens: Tokens, rows: NDArray[np.int64], *, kind: Kind, device: torch.device) -> Batch:

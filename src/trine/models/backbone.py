@@ -5,16 +5,35 @@ Shapes: B texts, L tokens, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from trine.errors import CheckpointError
+from trine.errors import CheckpointError, UsageError
 from trine.models.files import quiet_transformers
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Masked-language-model logits before they are computed: a text of 8192 tokens would have gigabytes of them."""
+
+    states_BLH: Tensor
+    """What the output projection sees; the logits themselves where `weight_VH` is None."""
+    weight_VH: Tensor | None
+    bias_V: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, L, V), all at once."""
+        if self.weight_VH is None:
+            return self.states_BLH
+        return nn.functional.linear(self.states_BLH, self.weight_VH, self.bias_V)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +41,27 @@ class States:
     """What a backbone makes of a batch."""
 
     hidden_BLH: Tensor
-    logits_BLV: Tensor | None
-    """Masked-language-model logits, where the backbone has that head."""
+    prediction: Prediction | None
+    """Of the masked-language-model head, where the backbone has one."""
+
+    @property
+    def logits_BLV(self) -> Tensor | None:
+        """The head's logits, all at once."""
+        return None if self.prediction is None else self.prediction.logits
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedPositions:
+    """A table of position embeddings."""
+
+    embedding: nn.Embedding
+    first: int
+    """Row of a text's first token: 0 in BERT, the padding id + 1 in RoBERTa's family."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that have a position."""
+        return self.embedding.num_embeddings - self.first
 
 
 class Backbone(nn.Module):
@@ -33,6 +71,12 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model
         self.masked_lm = masked_lm
+        projection = model.get_output_embeddings() if masked_lm else None
+        # A head that is more than a linear layer at its end gives its logits whole.
+        self._splits = False
+        if isinstance(projection, nn.Linear) and projection.out_features == self.vocabulary_size:
+            self._splits = True
+            projection.register_forward_pre_hook(_catch)
 
     @property
     def hidden_size(self) -> int:
@@ -46,12 +90,55 @@ class Backbone(nn.Module):
 
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> States:
         """Run the transformer; `mask_BL` is true for tokens that may be attended to."""
-        output = self.model(
-            input_ids=ids_BL, attention_mask=mask_BL.long(), output_hidden_states=self.masked_lm, return_dict=True
-        )
-        if self.masked_lm:
-            return States(output.hidden_states[-1], output.logits)
-        return States(output.last_hidden_state, None)
+        with _catching(self._splits) as caught:
+            output = self.model(
+                input_ids=ids_BL, attention_mask=mask_BL.long(), output_hidden_states=self.masked_lm, return_dict=True
+            )
+        if not self.masked_lm:
+            return States(output.last_hidden_state, None)
+        return States(output.hidden_states[-1], self._prediction(caught, output.logits))
+
+    def predict(self, hidden_BLH: Tensor) -> Prediction:
+        """Send states of another origin through the masked-language-model head; for training, not for several threads.
+
+        Raises:
+            UsageError: the backbone has no such head, or one that cannot be told from its output projection.
+        """
+        if not self._splits:
+            raise UsageError(
+                f"{type(self.model).__name__} has no masked-language-model head that ends in a linear layer of "
+                f"{self.vocabulary_size} outputs; load the backbone with masked_lm=True"
+            )
+        prefix = self.model.base_model_prefix
+        trunk = getattr(self.model, prefix)
+        setattr(self.model, prefix, _Given(hidden_BLH))
+        try:
+            with _catching(True) as caught:
+                self.model(input_ids=torch.zeros_like(hidden_BLH[..., 0], dtype=torch.long))
+        finally:
+            setattr(self.model, prefix, trunk)
+        return self._prediction(caught, None)
+
+    def _prediction(self, caught: list[Tensor], logits_BLV: Tensor | None) -> Prediction:
+        if not self._splits:
+            assert logits_BLV is not None
+            return Prediction(logits_BLV, None)
+        projection = self.model.get_output_embeddings()
+        return Prediction(caught[0], projection.weight, projection.bias)
+
+    def embedded(self, ids_BL: Tensor) -> Tensor:
+        """(B, L, E) what the first layer sees: token embeddings with whatever the model adds to them."""
+        whole = getattr(self.model.base_model, "embeddings", None)
+        result: Tensor = self.model.get_input_embeddings()(ids_BL) if whole is None else whole(input_ids=ids_BL)
+        return result
+
+    @property
+    def positions(self) -> LearnedPositions | None:
+        """The table of position embeddings; None where positions are rotary or relative."""
+        table = getattr(getattr(self.model.base_model, "embeddings", None), "position_embeddings", None)
+        if not isinstance(table, nn.Embedding):
+            return None
+        return LearnedPositions(table, 0 if table.padding_idx is None else table.padding_idx + 1)
 
     @staticmethod
     def load(folder: Path, *, masked_lm: bool, dtype: torch.dtype, ignored: tuple[str, ...] = ()) -> Backbone:
@@ -84,6 +171,49 @@ class Backbone(nn.Module):
         if any(key.startswith("pooler.") for key in report["missing_keys"]):
             model.pooler = None  # it would be random, and so would the fingerprint
         return Backbone(model, masked_lm=masked_lm).eval()
+
+
+class _Output(NamedTuple):
+    """As much of a transformer's output as a head reads, by place or by name."""
+
+    last_hidden_state: Tensor
+    hidden_states: None = None
+    attentions: None = None
+
+
+class _Given(nn.Module):
+    """Stands in for the transformer when its output is known."""
+
+    def __init__(self, hidden_BLH: Tensor) -> None:
+        super().__init__()
+        self.output = _Output(hidden_BLH)
+
+    def forward(self, *arguments: object, **options: object) -> _Output:
+        return self.output
+
+
+_CAUGHT: ContextVar[list[Tensor] | None] = ContextVar("caught", default=None)
+"""Where the output projection's input goes; each thread has its own."""
+
+
+@contextlib.contextmanager
+def _catching(wanted: bool) -> Iterator[list[Tensor]]:
+    caught: list[Tensor] = []
+    token = _CAUGHT.set(caught if wanted else None)
+    try:
+        yield caught
+    finally:
+        _CAUGHT.reset(token)
+
+
+def _catch(projection: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Keep the output projection's input, and leave it no token to work on."""
+    caught = _CAUGHT.get()
+    if caught is None:
+        return None
+    if not caught:
+        caught.append(arguments[0])
+    return (arguments[0][..., :0, :],)
 
 
 def _refuse_random(folder: Path, report: Mapping[str, Any], ignored: tuple[str, ...]) -> None:

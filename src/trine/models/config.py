@@ -13,7 +13,7 @@ import msgspec
 from trine.errors import CheckpointError
 from trine.types import Mode
 
-Pooling: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last_token"]
+Pooling: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last_token", "cls_mean"]
 Activation: TypeAlias = Literal["identity", "tanh", "gelu", "relu", "silu", "sigmoid"]
 
 
@@ -120,6 +120,9 @@ class TextConfig(Strict, frozen=True):
     markers: dict[str, int] = {}
     """Token id inserted after the first token, by kind (ColBERT's [Q] and [D])."""
     expansion: Expansion | None = None
+    cls_every: int | None = None
+    """A CLS after every so many tokens while more follow (MCLS, BGE-M3, arXiv 2402.03216, section 3.4), for the pooling
+    "cls_mean"."""
 
 
 class EncoderConfig(Strict, frozen=True):
@@ -139,9 +142,17 @@ class EncoderConfig(Strict, frozen=True):
     format: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        """Refuse an encoder without a head."""
+        """Refuse an encoder without a head, and a pooling without its tokens."""
         if not self.modes:
             raise CheckpointError("an encoder needs at least one of the heads dense, sparse and multi_vector")
+        several = self.dense is not None and "cls_mean" in self.dense.pooling
+        if several != (self.text.cls_every is not None):
+            raise CheckpointError(
+                f"the pooling cls_mean and text.cls_every need each other: pooling is "
+                f"{None if self.dense is None else self.dense.pooling}, cls_every is {self.text.cls_every}"
+            )
+        if self.text.cls_every is not None and self.text.cls_every < 1:
+            raise CheckpointError(f"text.cls_every must be at least 1, got {self.text.cls_every}")
 
     @property
     def modes(self) -> tuple[Mode, ...]:

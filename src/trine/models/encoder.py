@@ -72,7 +72,9 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.text = TextTokenizer(tokenizer, config.text)
         size = backbone.hidden_size
-        self.dense = None if config.dense is None else DenseHead(config.dense, hidden_size=size)
+        self.dense = (
+            None if config.dense is None else DenseHead(config.dense, hidden_size=size, cls_every=config.text.cls_every)
+        )
         self.sparse = None if config.sparse is None else SparseHead(config.sparse, hidden_size=size)
         self.multi_vector = (
             None if config.multi_vector is None else MultiVectorHead(config.multi_vector, hidden_size=size)
@@ -268,7 +270,7 @@ class Encoder(nn.Module):
                 ids_BL=batch.ids_BL,
                 mask_BL=batch.mask_BL & batch.attended_BL,
                 states_BLH=None if states is None else states.hidden_BLH,
-                logits_BLV=None if states is None else states.logits_BLV,
+                prediction=None if states is None else states.prediction,
                 kind=batch.kind,
             )
         if "multi_vector" in modes:

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,12 @@ from trine.models.config import Expansion, TextConfig
 from trine.tables import unknown
 from trine.types import KINDS, Kind
 
+_T = TypeVar("_T")
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+SPACES = ("\u2581", "\u0120")
+"""How SentencePiece and byte-level tokenizers write a space."""
 
 NOWHERE = (-1, -1)
 """Span of a token that stands for no piece of the text: special tokens, prompts, markers, expansion."""
@@ -52,6 +57,7 @@ class TextTokenizer:
         self.tokenizer = tokenizer
         self.config = config
         self._special = set(tokenizer.all_special_ids)
+        self._added = int(tokenizer.num_special_tokens_to_add())
         if config.lower_case:
             _lower_case(tokenizer.backend_tokenizer)
 
@@ -104,6 +110,8 @@ class TextTokenizer:
         ]
         if kind in self.config.markers:
             spans.insert(1, NOWHERE)
+        if self.config.cls_every is not None:
+            spans = _with_each(spans, NOWHERE, every=self.config.cls_every, ends=self._ends(encoded["input_ids"][0]))
         spans += [NOWHERE] * (len(row) - len(spans))
         return np.asarray(row, np.int32), np.asarray(spans, np.int64).reshape(-1, 2)
 
@@ -121,6 +129,8 @@ class TextTokenizer:
         if expansion is not None:
             widest = expansion.length - (kind in self.config.markers)
             room = widest if expansion.fixed else max(room, widest)
+        if self.config.cls_every is not None:
+            room = _room_beside_cls(room, self.config.cls_every, special=self._added)
         return self.tokenizer(
             list(texts),
             add_special_tokens=kind != "query" or self.config.query_special_tokens,
@@ -140,6 +150,8 @@ class TextTokenizer:
         result, attended = [], []
         for plain in rows:
             row = list(plain) if marker is None else [*plain[:1], marker, *plain[1:]]
+            if self.config.cls_every is not None:
+                row = _with_each(row, row[0], every=self.config.cls_every, ends=self._ends(row))
             seen = np.ones(len(row), np.bool_)
             if expansion is not None and len(row) < expansion.length:
                 missing = expansion.length - len(row)
@@ -152,12 +164,35 @@ class TextTokenizer:
             attended.append(seen)
         return result, attended
 
+    def _ends(self, row: Sequence[int]) -> int:
+        """Special tokens at the end of a row that begins with one."""
+        return int(len(row) > 1 and row[-1] in self._special)
+
     def _prompt_length(self, prefix: str, kind: Kind) -> int:
         if not prefix:
             return 0
         row = self._encode([prefix], kind)["input_ids"][0]
         ends_special = bool(row) and row[-1] in self._special
         return len(row) - ends_special
+
+
+def word_starts(tokenizer: Any, *, width: int) -> NDArray[np.bool_]:
+    """(width,) true for the ids that begin a word: where the tokenizer marks neither beginnings nor continuations, all.
+
+    Args:
+        tokenizer: a fast one. What it marks is read off its own pieces: WordPiece has a prefix for continuations,
+            SentencePiece and byte-level models carry the space in front of a word.
+        width: V
+    """
+    starts = np.ones(width, np.bool_)
+    prefix = getattr(tokenizer.backend_tokenizer.model, "continuing_subword_prefix", None)
+    sample = "".join(tokenizer.tokenize("a a"))
+    mark = next((mark for mark in SPACES if mark in sample), None)
+    if not prefix and mark is None:
+        return starts
+    for piece, number in tokenizer.get_vocab().items():
+        starts[number] = not piece.startswith(prefix) if prefix else piece.startswith(mark)
+    return starts
 
 
 def clean(text: str) -> str:
@@ -169,6 +204,21 @@ def clean(text: str) -> str:
     if not isinstance(text, str):
         raise UsageError(f"a text must be a string, got {type(text).__name__}: {str(text)[:60]}")
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def _with_each(row: Sequence[_T], extra: _T, *, every: int, ends: int) -> list[_T]:
+    """`extra` after every so many entries while more follow; the first entry and the last `ends` ones do not count."""
+    first, body, last = row[:1], row[1 : len(row) - ends], row[len(row) - ends :]
+    result = list(first)
+    for start in range(0, len(body), every):
+        result += [extra, *body[start : start + every]] if start else body[:every]
+    return [*result, *last]
+
+
+def _room_beside_cls(length: int, every: int, *, special: int) -> int:
+    """Tokens of a text, special ones included, that make `length` together with the extra CLS tokens."""
+    whole, rest = divmod(length - special + 1, every + 1)
+    return special + max(whole * every + max(rest - 1, 0), 0)
 
 
 def _whole_letters(offsets: Sequence[tuple[int, int]], text: str) -> Sequence[tuple[int, int]]:

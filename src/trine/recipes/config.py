@@ -13,6 +13,9 @@ from trine.tables import resolve, unknown
 from trine.types import Mode
 
 Unit: TypeAlias = Literal["cls", "mean"]
+Block: TypeAlias = Literal["query_passage", "query_query", "passage_query", "passage_passage"]
+ScoreDistillation: TypeAlias = Literal["kl", "listnet", "margin_mse", "ranked"]
+EmbeddingDistillation: TypeAlias = Literal["cosine", "geometry"]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,17 +86,17 @@ class PairRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """Passages of a query: its positive and hard negatives."""
     temperature: float = 0.02
     learn_temperature: bool = False
-    blocks: tuple[str, ...] = ("query_passage",)
+    blocks: tuple[Block, ...] = ("query_passage",)
     """Which similarities enter the denominator (GTE, section 3.2): query_passage, query_query, passage_query,
     passage_passage."""
     false_negative_margin: float | None = None
     """Negatives that score above the positive by more than this do not count (Qwen3-Embedding, arXiv 2506.05176)."""
     in_batch: bool = True
     contrastive_weight: float = 1.0
-    distillation: str | None = None
-    """How teacher scores are followed: kl, margin_mse, listnet, m3."""
+    distillation: ScoreDistillation | None = None
+    """How teacher scores are followed: kl, listnet, margin_mse, ranked."""
     distillation_weight: float = 1.0
-    embedding_distillation: str | None = None
+    embedding_distillation: EmbeddingDistillation | None = None
     """How a teacher's embeddings are followed: cosine, geometry."""
     embedding_distillation_weight: float = 1.0
     self_distillation: bool = False
@@ -142,8 +145,11 @@ class RerankerRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     loss: Literal["pointwise", "listwise", "kl", "margin_mse"] = "listwise"
     group_size: int = 8
+    """Candidates of a query: its positive and hard negatives."""
     max_length: int = 512
-    temperature: float = 1.0
+    """Tokens of a pair of a fresh reranker; one that is loaded keeps its own."""
+    teacher_temperature: float = 1.0
+    """A teacher's scores are divided by it (loss "kl")."""
 
 
 AnyRecipe: TypeAlias = PairRecipe | PretrainingRecipe | RerankerRecipe

@@ -8,16 +8,17 @@ import msgspec
 import torch
 
 from trine.errors import UsageError
-from trine.models.config import DenseConfig, EncoderConfig, Normalize
+from trine.models.config import DenseConfig, EncoderConfig, Normalize, TextConfig
 from trine.models.encoder import Encoder
 from trine.models.fresh import with_heads
-from trine.models.tokenization import TextTokenizer
 from trine.recipes.config import PairRecipe
 from trine.types import Mode
 
 
 def prepared(encoder: Encoder, recipe: PairRecipe) -> Encoder:
     """An encoder with what the recipe trains, over the same weights; heads that were never trained begin anew.
+
+    It cuts texts at the recipe's lengths; `finished` gives it its own back.
 
     Raises:
         UsageError: texts of the recipe are longer than the model can read.
@@ -37,20 +38,14 @@ def prepared(encoder: Encoder, recipe: PairRecipe) -> Encoder:
     return result.float()
 
 
-def shorten(encoder: Encoder, recipe: PairRecipe) -> None:
-    """Cut texts at the recipe's lengths while it trains; what is saved keeps the model's own."""
-    encoder.text = TextTokenizer(
-        encoder.tokenizer,
-        msgspec.structs.replace(
-            encoder.config.text, query_max_length=recipe.query_length, passage_max_length=recipe.passage_length
-        ),
-    )
-
-
-def finished(encoder: Encoder, recipe: PairRecipe) -> Encoder:
-    """The trained encoder with its own lengths, and without the mark of untrained heads on those that were trained."""
+def finished(encoder: Encoder, recipe: PairRecipe, *, text: TextConfig) -> Encoder:
+    """The trained encoder: it reads texts as long as before (`text`), and its trained heads bear no mark any more."""
     untrained = tuple(mode for mode in encoder.config.untrained if mode not in recipe.modes)
-    return _rebuilt(encoder, msgspec.structs.replace(encoder.config, untrained=untrained, origin="trained")).eval()
+    own = msgspec.structs.replace(
+        encoder.config.text, query_max_length=text.query_max_length, passage_max_length=text.passage_max_length
+    )
+    config = msgspec.structs.replace(encoder.config, untrained=untrained, text=own, origin="trained")
+    return _rebuilt(encoder, config).eval()
 
 
 def fresh_prefixes(before: Encoder, after: Encoder) -> tuple[str, ...]:
@@ -79,7 +74,12 @@ def _configured(config: EncoderConfig, recipe: PairRecipe, stale: set[Mode]) -> 
     prompts = {"query": recipe.query_prompt, "passage": recipe.passage_prompt}
     given = {kind: prompt for kind, prompt in prompts.items() if prompt is not None}
     changes: dict[str, Any] = {
-        "text": msgspec.structs.replace(config.text, prompts={**config.text.prompts, **given}),
+        "text": msgspec.structs.replace(
+            config.text,
+            prompts={**config.text.prompts, **given},
+            query_max_length=recipe.query_length,
+            passage_max_length=recipe.passage_length,
+        ),
         "untrained": tuple(mode for mode in config.untrained if mode not in stale),
         "scripts": (),
         **{str(mode): None for mode in stale},

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from trine.data.chunking import Chunking
 from trine.data.files import Progress
@@ -24,6 +24,7 @@ from trine.search.folder import LOCK, holds_collection, require_collection, requ
 from trine.search.fusion import DEFAULT_FUSION, RETRIEVERS, Weights
 from trine.search.lock import FileLock
 from trine.search.plan import Plan
+from trine.search.rerank import Reranking, Scorer
 from trine.search.searching import Searcher
 from trine.search.settings import Models, Settings, load_analyzer, named
 from trine.search.store import ANALYZER, NewDocument, Store
@@ -281,6 +282,8 @@ class Collection:
         weights: Weights = None,
         filters: Filters = None,
         depth: int = 100,
+        rerank: Scorer | None = None,
+        rerank_depth: int | None = None,
     ) -> list[Hit]:
         """The `k` best passages for a query, best first.
 
@@ -292,14 +295,16 @@ class Collection:
             fusion: a name in `trine.search.fusion.FUSIONS`; a single retriever is ranked by its own score.
             weights: a name in `trine.scoring.WEIGHTS`, or a weight per retriever.
             filters: conditions on the metadata of the documents, see `trine.search.filters`.
-            depth: candidates that each retriever contributes, at least `k`.
+            depth: candidates that each retriever contributes, at least `k` and `rerank_depth`.
+            rerank: re-orders the best candidates, whose score is then the reranker's own (also "reranker" in
+                `Hit.scores`); see `trine.search.rerank`.
+            rerank_depth: how many of the best it reads; None for 50.
 
         Raises:
             UsageError: a blank query, or options that are unknown or do not fit together.
         """
-        return self.search_many(
-            [query], k=k, retrievers=retrievers, fusion=fusion, weights=weights, filters=filters, depth=depth
-        )[0]
+        how: Any = {"retrievers": retrievers, "fusion": fusion, "weights": weights, "filters": filters, "depth": depth}
+        return self.search_many([query], k=k, rerank=rerank, rerank_depth=rerank_depth, **how)[0]
 
     def search_many(
         self,
@@ -311,11 +316,16 @@ class Collection:
         weights: Weights = None,
         filters: Filters = None,
         depth: int = 100,
+        rerank: Scorer | None = None,
+        rerank_depth: int | None = None,
     ) -> list[list[Hit]]:
         """`search` for several queries, embedded together and answered from one state of the collection."""
         if isinstance(queries, str) or any(not isinstance(query, str) or not query.strip() for query in queries):
             raise UsageError(f"queries must be texts that are not blank; got {queries!r:.200}")
-        plan = Plan.of(self.retrievers, retrievers=retrievers, fusion=fusion, weights=weights, k=k, depth=depth)
+        reranking = Reranking.of(rerank, depth=rerank_depth)
+        plan = reranking.widened(
+            Plan.of(self.retrievers, retrievers=retrievers, fusion=fusion, weights=weights, k=k, depth=depth)
+        )
         conditions = parse_filters(filters)
         words = replace(plan, retrievers=("bm25",)) if retrievers is None and weights is None else plan
         known = [words is plan or self.encoder.covers(query) for query in queries]
@@ -325,7 +335,8 @@ class Collection:
             found = self._run([queries[place] for place in places], choice, conditions)
             for place, hits in zip(places, found, strict=True):
                 results[place] = hits
-        return results
+        # Outside the reading lock: a reranker may take seconds.
+        return reranking.apply(queries, results, k=k)
 
     def retrievers_for(self, query: str, *, fusion: str = DEFAULT_FUSION) -> tuple[str, ...]:
         """The retrievers that `search` asks when it is given neither retrievers nor weights.

@@ -27,8 +27,8 @@ from trine.search.explain import (
 )
 from trine.types import Hit
 
-LABELS = {"dense": "dense", "sparse": "sparse", "multi_vector": "multi-vector", "bm25": "BM25"}
-"""How retrievers are called on a page; also the order in which they are shown."""
+LABELS = {"dense": "dense", "sparse": "sparse", "multi_vector": "multi-vector", "bm25": "BM25", "reranker": "reranker"}
+"""How retrievers and the reranker are called on a page; also the order in which they are shown."""
 
 _FILES = importlib.resources.files("trine.search")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")

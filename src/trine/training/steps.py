@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ class Ranks(Protocol):
         ...
 
     def holding_gradients(self, hold: bool) -> contextlib.AbstractContextManager[Any]:
-        """While `hold`, gradients pile up without being shared."""
+        """While `hold`, gradients of backward passes pile up without being shared."""
         ...
 
 
@@ -60,14 +60,12 @@ def full_step(
     """Add the gradients of one batch to the parameters; memory grows with the batch."""
     ranks = ranks or OneRank()
     every = [*work.queries, *work.passages]
-    parts = []
-    for number, chunk in enumerate(every):
-        with ranks.holding_gradients(number < len(every) - 1), _dropout(chunk):
-            parts.append(embed(chunk))
-    queries = _in_order(parts[: len(work.queries)], work.queries)
-    passages = _in_order(parts[len(work.queries) :], work.passages)
-    losses = _loss(queries, passages, work, objective, ranks)
-    losses.total.backward()
+    parts = [_replayed(embed, chunk) for chunk in every]
+    found = [part.with_leaves([leaf.detach() for leaf in part.leaves()]) for part in parts]
+    losses = _loss_of(found, work, objective, ranks)
+    for number, (part, cached) in enumerate(zip(parts, found, strict=True)):
+        with ranks.holding_gradients(number < len(every) - 1):
+            _pull_back(part, cached)
     return losses
 
 
@@ -80,32 +78,39 @@ def cached_step(
     both passes see the same masks, on every device.
     """
     ranks = ranks or OneRank()
+    every = [*work.queries, *work.passages]
     with torch.no_grad():
-        found = [[_replayed(embed, chunk) for chunk in side] for side in (work.queries, work.passages)]
-    for side in found:
-        for part in side:
-            for leaf in part.leaves():
-                leaf.requires_grad_()
-    losses = _loss(_in_order(found[0], work.queries), _in_order(found[1], work.passages), work, objective, ranks)
-    losses.total.backward()
-    pairs = list(zip([*work.queries, *work.passages], [*found[0], *found[1]], strict=True))
-    for number, (chunk, cached) in enumerate(pairs):
-        with ranks.holding_gradients(number < len(pairs) - 1):
-            again = _replayed(embed, chunk)
-            surrogate = sum(
-                (new * old.grad).sum()
-                for new, old in zip(again.leaves(), cached.leaves(), strict=True)
-                if old.grad is not None
-            )
-            if isinstance(surrogate, torch.Tensor) and surrogate.requires_grad:
-                surrogate.backward()
+        found = [_replayed(embed, chunk) for chunk in every]
+    losses = _loss_of(found, work, objective, ranks)
+    for number, (chunk, cached) in enumerate(zip(every, found, strict=True)):
+        with ranks.holding_gradients(number < len(every) - 1):
+            _pull_back(_replayed(embed, chunk), cached)
     return losses
 
 
-def _loss(queries: Embedded, passages: Embedded, work: Work, objective: Objective, ranks: Ranks) -> Losses:
-    all_queries, rows = ranks.gather(queries)
-    all_passages, _ = ranks.gather(passages)
-    return objective(work.pair(all_queries, all_passages, rows))
+def _loss_of(found: Sequence[Embedded], work: Work, objective: Objective, ranks: Ranks) -> Losses:
+    """The loss of embeddings without graph; leaves its gradients at their leaves, and at the objective's parameters."""
+    for part in found:
+        for leaf in part.leaves():
+            leaf.requires_grad_()
+    cut = len(work.queries)
+    all_queries, rows = ranks.gather(_in_order(found[:cut], work.queries))
+    all_passages, _ = ranks.gather(_in_order(found[cut:], work.passages))
+    losses = objective(work.pair(all_queries, all_passages, rows))
+    losses.total.backward()
+    return replace(losses, total=losses.total.detach())
+
+
+def _pull_back(part: Embedded, cached: Embedded) -> None:
+    """Carry the gradients of a chunk's embeddings back to the parameters."""
+    pairs = [
+        (new, old.grad)
+        for new, old in zip(part.leaves(), cached.leaves(), strict=True)
+        if old.grad is not None and new.requires_grad
+    ]
+    if pairs:
+        tensors, gradients = zip(*pairs, strict=True)
+        torch.autograd.backward(tensors, gradients)
 
 
 def _in_order(parts: Sequence[Embedded], side: Sequence[Chunk]) -> Embedded:

@@ -3,7 +3,7 @@ import torch
 
 from trine.errors import CheckpointError
 from trine.models.config import DenseConfig, LayerNorm, Normalize, Projection, Truncate
-from trine.models.heads.dense import POOLINGS, DenseHead
+from trine.models.heads.dense import POOLINGS, DenseHead, cls_places
 
 STATES = torch.tensor([[[9.0, 9.0], [1.0, -4.0], [2.0, 6.0], [6.0, 1.0]]])
 """One text of four tokens; the first is a prompt or padding in what follows."""
@@ -95,3 +95,13 @@ def test_sums_run_in_float32():
 def test_layers_that_do_not_fit_are_refused(layers):
     with pytest.raises(CheckpointError, match="dimensions, but the layers before it give"):
         head("mean", layers=layers)
+
+
+def test_mean_of_several_cls():
+    """A CLS after every 2 tokens: places 0, 3 and 6, but not where the text ends there; padding on either side."""
+    states = torch.arange(20.0).view(2, 10, 1)
+    mask = torch.tensor([[False, False, *[True] * 8], [True] * 7 + [False] * 3])
+    assert cls_places(mask, every=2).nonzero().tolist() == [[0, 2], [0, 5], [0, 8], [1, 0], [1, 3]]
+    several = DenseHead(DenseConfig(("cls_mean",)), hidden_size=1, cls_every=2)
+    found = several(states, mask, torch.zeros(2, dtype=torch.long))
+    torch.testing.assert_close(found, torch.tensor([[5.0], [11.5]]))

@@ -3,9 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from trine.models.backbone import Prediction
 from trine.models.config import SparseConfig
-from trine.models.heads.sparse import SparseHead, SparseTensors
+from trine.models.heads import sparse
+from trine.models.heads.sparse import SparseHead, SparseTensors, largest_logits
 
 IDS = torch.tensor([[0, 7, 5, 7, 2], [0, 5, 2, 1, 1]])
 """CLS 0, padding 1, EOS 2, words 5 and 7."""
@@ -22,7 +25,7 @@ def token_head(*, dropped=(0, 1, 2), **options):
 
 
 def run(head, states, *, ids=IDS, mask=MASK, kind="passage"):
-    tensors = head(ids_BL=ids, mask_BL=mask, states_BLH=states, logits_BLV=None, kind=kind)
+    tensors = head(ids_BL=ids, mask_BL=mask, states_BLH=states, prediction=None, kind=kind)
     return tensors, head.rows(tensors)
 
 
@@ -73,7 +76,7 @@ def test_masked_lm_logits(pooling, log1p):
         ids_BL=torch.zeros(1, 3, dtype=torch.long),
         mask_BL=torch.tensor([[True, True, False]]),
         states_BLH=None,
-        logits_BLV=logits,
+        prediction=Prediction(logits, None),
         kind="passage",
     )
     assert tensors.ids_BL is None
@@ -128,3 +131,78 @@ def test_no_texts_give_no_rows():
     rows = token_head().rows(empty)
     assert len(rows) == 0
     assert len(rows.ids) == 0
+
+
+# -- vocabulary weights without all logits ----------------------------------------------------------------------------
+
+
+def masked_lm(*, dtype=torch.float64, bias=True):
+    """States of 3 texts of 5 tokens, a projection to 13 entries, and a mask that leaves the last text nothing."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 5, 4), (13, 4), (13,)]
+    parts = [torch.randn(s, generator=generator, dtype=dtype).requires_grad_() for s in shapes]
+    mask = torch.tensor([[True] * 5, [True, True, False, True, False], [False] * 5])
+    return [*parts[:2], parts[2] if bias else None], mask
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 13, None])
+@pytest.mark.parametrize("bias", [True, False])
+def test_largest_logits_equal_those_of_the_whole(chunk, bias):
+    parts, mask = masked_lm(bias=bias)
+    leaves = [part for part in parts if part is not None]
+    whole = torch.nn.functional.linear(*parts).masked_fill(~mask[:, :, None], float("-inf")).amax(dim=1)
+    found = largest_logits(Prediction(*parts), mask, chunk=chunk)
+    torch.testing.assert_close(found, whole)
+    pull = torch.randn(3, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    pull[2] = 0  # a text without tokens has no gradient
+    pull[0, 3:6] = 0
+    expected = torch.autograd.grad((whole[:2] * pull[:2]).sum(), leaves)
+    for one, other in zip(torch.autograd.grad(found, leaves, pull), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_largest_logits_pass_gradcheck():
+    parts, mask = masked_lm()
+    assert torch.autograd.gradcheck(
+        lambda *p: largest_logits(Prediction(*p), mask[:2], chunk=3), (parts[0][:2], *parts[1:])
+    )
+
+
+@pytest.mark.parametrize("log1p", [1, 2])
+@pytest.mark.parametrize("pooling", ["max", "sum"])
+def test_weights_and_gradients_do_not_depend_on_the_chunk(pooling, log1p, monkeypatch):
+    parts, mask = masked_lm()
+    head = SparseHead(SparseConfig("masked_lm", 13, pooling=pooling, log1p=log1p, dropped_ids=(1,)), hidden_size=1)
+    ids = torch.zeros(3, 5, dtype=torch.long)
+
+    def run(prediction):
+        weights = head(ids_BL=ids, mask_BL=mask, states_BLH=None, prediction=prediction, kind="passage").weights
+        return weights, torch.autograd.grad((weights * torch.arange(13)).sum(), parts)
+
+    whole, expected = run(Prediction(torch.nn.functional.linear(*parts), None))
+    monkeypatch.setattr(sparse, "LOGITS_LIMIT", 60)
+    chunked, found = run(Prediction(*parts))
+    torch.testing.assert_close(chunked, whole)
+    assert chunked[2].abs().sum() == 0
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_no_tensor_of_all_logits_is_made():
+    """Neither pass may allocate texts x tokens x vocabulary."""
+    states = torch.randn(4, 64, 8, requires_grad=True)
+    weight = torch.randn(5000, 8, requires_grad=True)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            nonlocal largest
+            result = function(*arguments, **(options or {}))
+            for tensor in result if isinstance(result, tuple | list) else [result]:
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.numel())
+            return result
+
+    with Watch():
+        largest_logits(Prediction(states, weight), torch.ones(4, 64, dtype=torch.bool), chunk=100).sum().backward()
+    assert largest == max(4 * 64 * 100, 5000 * 8)

@@ -17,9 +17,10 @@ from trine.models.heads import layers
 class DenseHead(nn.Module):
     """Pooling, then layers."""
 
-    def __init__(self, config: DenseConfig, *, hidden_size: int) -> None:
+    def __init__(self, config: DenseConfig, *, hidden_size: int, cls_every: int | None = None) -> None:
         super().__init__()
         self.config = config
+        self.cls_every = cls_every
         self.layers = layers.build(config.layers)
         self.width = layers.width_after(config.layers, hidden_size * len(config.pooling))
 
@@ -33,9 +34,26 @@ class DenseHead(nn.Module):
                 configuration leaves prompts out of pooling.
         """
         pooled_mask_BL = mask_BL if self.config.include_prompt else _without_prompt(mask_BL, prompt_lengths_B)
-        pooled = [POOLINGS[name](states_BLH, pooled_mask_BL, mask_BL) for name in self.config.pooling]
+        pooled = [self._pooled(name, states_BLH, pooled_mask_BL, mask_BL) for name in self.config.pooling]
         dense_BD: Tensor = self.layers(torch.cat(pooled, dim=-1))
         return dense_BD
+
+    def _pooled(self, name: Pooling, states_BLH: Tensor, pooled_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        if name == "cls_mean":
+            assert self.cls_every is not None
+            return _mean(states_BLH, cls_places(mask_BL, every=self.cls_every), mask_BL)
+        return POOLINGS[name](states_BLH, pooled_BL, mask_BL)
+
+
+def cls_places(mask_BL: Tensor, *, every: int) -> Tensor:
+    """(B, L) where `every` tokens apart the CLS tokens of a text stand: the first place, and none at its end.
+
+    Their places follow from the rule by which the tokenizer puts them there, so that a text which contains the word
+    "[CLS]" cannot add one.
+    """
+    position_BL, length_B1 = _position(mask_BL), mask_BL.sum(dim=1, keepdim=True)
+    inner_BL = (position_BL % (every + 1) == 0) & (position_BL < length_B1 - 1)
+    return mask_BL & (inner_BL | (position_BL == 0))
 
 
 def _without_prompt(mask_BL: Tensor, prompt_lengths_B: Tensor) -> Tensor:
@@ -91,4 +109,5 @@ POOLINGS: dict[Pooling, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "weighted_mean": _weighted_mean,
     "last_token": _last_token,
 }
-"""Each takes states (B, L, H), the tokens to pool (B, L) and the real tokens (B, L), and gives (B, H)."""
+"""Each takes states (B, L, H), the tokens to pool (B, L) and the real tokens (B, L), and gives (B, H). Besides these,
+"cls_mean" is the mean of several CLS tokens."""

@@ -1,0 +1,280 @@
+"""The directions that the papers report, each as arms that differ in one thing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from small_world.lab import METRIC, Lab, Results, Scores, text_of
+from trine.curation.consistency import Consistency, consistency_filter, noise_found
+from trine.curation.negatives import Mining, mine_negatives, random_negatives
+from trine.curation.retrievers import EncoderRetriever
+from trine.curation.teacher import teacher_scores
+from trine.evaluation.beir import read_beir
+from trine.evaluation.evaluate import evaluate
+from trine.evaluation.metrics import measure
+from trine.models.encoder import Encoder
+from trine.models.long_text import extend_positions, with_mcls
+from trine.models.reranker import Reranker
+from trine.recipes.config import recipe
+from trine.recipes.training import Surroundings, train_reranker
+from trine.types import Example
+
+ALL = ("dense", "sparse", "multi_vector", "all:m3")
+
+
+def pretraining(lab: Lab, results: Results) -> None:
+    """RetroMAE > MLM > nothing, before the same contrastive training; CLS pooling, equal tokens."""
+    for arm in ("none", "mlm", "retromae"):
+
+        def make(arm: str = arm) -> Scores:
+            start = lab.fresh(pooling="cls") if arm == "none" else lab.pretrained(arm, steps=400)
+            return lab.measure(lab.contrast(start, lab.pairs(), steps=100))
+
+        results.run(arm, lab.seed, make)
+
+
+def consistency(lab: Lab, results: Results) -> None:
+    """A model trained on half-wrong pairs finds the right ones; equal steps in all arms."""
+    clean = lab.pairs(12_000)
+    draw = random.Random(lab.seed)
+    noisy: dict[str, list[Example]] = {}
+    wrong: dict[str, list[bool]] = {}
+    for name, part in clean.items():
+        chosen = set(draw.sample(range(len(part)), len(part) // 2))
+        order = sorted(chosen)
+        moved = dict(zip(order, order[1:] + order[:1], strict=True))
+        noisy[name] = [
+            replace(one, positives=part[moved[number]].positives) if number in chosen else one
+            for number, one in enumerate(part)
+        ]
+        wrong[name] = [number in chosen for number in range(len(part))]
+    steps = {"steps": 150}
+    trained: list[Encoder] = []
+
+    def on_noise() -> Encoder:
+        if not trained:
+            trained.append(lab.kept("noise", lambda: lab.contrast(lab.fresh(), noisy, **steps)))
+        return trained[0]
+
+    results.run("unfiltered", lab.seed, lambda: lab.measure(on_noise()))
+    names = [name for name, part in noisy.items() for _ in part]
+    flat = [one for part in noisy.values() for one in part]
+
+    def filtered() -> Scores:
+        found = consistency_filter(
+            flat, on_noise(), settings=Consistency(top=2, pool=4000, seed=lab.seed), sources=names
+        )
+        flags = [flag for part in wrong.values() for flag in part]
+        results.note("filter", lab.seed, {**found.summary(), "noise": noise_found(found.kept, flags).summary()})
+        kept: dict[str, list[Example]] = {}
+        for name, one, keep in zip(names, flat, found.kept, strict=True):
+            if keep:
+                kept.setdefault(name, []).append(one)
+        return lab.measure(lab.contrast(lab.fresh(), kept, **steps))
+
+    results.run("filtered", lab.seed, filtered)
+    right = {name: [one for one, bad in zip(part, wrong[name], strict=True) if not bad] for name, part in noisy.items()}
+    results.run("only the right ones", lab.seed, lambda: lab.measure(lab.contrast(lab.fresh(), right, **steps)))
+
+
+def batch(lab: Lab, results: Results) -> None:
+    """Larger batches, at equal steps and at equal pairs; learning rate by the square root of the batch."""
+    for size in (16, 64, 256):
+        rate = 2e-3 * (size / 64) ** 0.5
+        for name, steps in (("equal steps", 100), ("equal pairs", 6400 // size)):
+            if size == 64 and name == "equal pairs":
+                continue
+            results.run(
+                f"{name}, {size}",
+                lab.seed,
+                lambda size=size, steps=steps, rate=rate: lab.measure(
+                    lab.contrast(lab.fresh(), lab.pairs(), steps=steps, batch_size=size, learning_rate=rate)
+                ),
+            )
+
+
+def _mined(lab: Lab, kind: str, count: int = 3, limit: int = 6000) -> dict[str, list[Example]]:
+    base = lab.base()
+    result = {}
+    for name, part in lab.pairs(limit).items():
+        passages = list(dict.fromkeys(text for one in part for text in one.positives))
+        if kind == "random":
+            result[name] = list(random_negatives(part, passages, count=count, seed=lab.seed))
+            continue
+        rules = {"naive": {"relative_margin": None, "near_copy": None}, "positive-aware": {"relative_margin": 0.05}}[
+            kind
+        ]
+        settings = Mining(negatives=count, window=(1, 50), short="fill", seed=lab.seed, **rules)
+        result[name] = list(
+            mine_negatives(part, EncoderRetriever(base, passages, mode="dense"), settings=settings).examples
+        )
+    return result
+
+
+def negatives(lab: Lab, results: Results) -> None:
+    """Mined positive-aware > mined naively > random, from the same start; and the start itself, trained as long."""
+    tune = {"steps": 100, "batch_size": 32, "learning_rate": 5e-4, "group_size": 4}
+    results.run("start", lab.seed, lambda: lab.measure(lab.base()))
+    for kind in ("random", "naive", "positive-aware"):
+        results.run(kind, lab.seed, lambda kind=kind: lab.measure(lab.contrast(lab.base(), _mined(lab, kind), **tune)))
+
+
+M3 = {"steps": 200, "batch_size": 32, "learning_rate": 5e-4, "fresh_learning_rate": 4.0, "group_size": 2}
+
+
+def _m3(lab: Lab, name: str, **settings) -> Encoder:
+    def make() -> Encoder:
+        mined = _mined(lab, "positive-aware", count=1, limit=8000)
+        return lab.contrast(lab.base(), mined, "bge_m3_small", **{**M3, "vector_width": 32, **settings})
+
+    return lab.kept(name, make)
+
+
+def self_distillation(lab: Lab, results: Results) -> None:
+    """Self-knowledge distillation rescues the sparse head; and the sum of the heads beats each of them."""
+    results.run("with", lab.seed, lambda: lab.measure(_m3(lab, "m3", self_distillation=True), ALL))
+    results.run("without", lab.seed, lambda: lab.measure(_m3(lab, "m3-alone", self_distillation=False), ALL))
+
+
+def _reranker(lab: Lab) -> Reranker:
+    folder = lab.work / "models" / f"reranker-{lab.seed}"
+    if not folder.is_dir():
+        start = Reranker.from_backbone(lab.base(), max_length=128, seed=lab.seed)
+        examples = [one for part in _mined(lab, "positive-aware", count=3, limit=8000).values() for one in part]
+        settings = {
+            "steps": 500,
+            "batch_size": 16,
+            "group_size": 4,
+            "learning_rate": 1e-3,
+            "seed": lab.seed,
+            "save_every": 100_000,
+            "chunk_tokens": 4096,
+        }
+        work = lab.work / "runs" / f"reranker-{lab.seed}"
+        trained, _ = train_reranker(
+            start, examples, recipe=recipe("reranker_small", settings), surroundings=Surroundings(folder=work)
+        )
+        trained.save(folder)
+    return Reranker.load(folder, device="cpu")
+
+
+def reranker(lab: Lab, results: Results) -> None:
+    """A cross-encoder over the best 20 of the fused run, alone and added to the fused score."""
+
+    def make() -> Scores:
+        model, encoder = _reranker(lab), _m3(lab, "m3", self_distillation=True)
+        found: Scores = {"fused": {}, "reranked": {}, "reranked + fused": {}}
+        for folder in lab.world.tests:
+            data = read_beir(folder)
+            report = evaluate(data, encoder, systems=["all:m3"], metrics=[METRIC])
+            run = next(iter(report.runs.values()))
+            texts, asked = text_of(folder / "corpus.jsonl"), {query.id: query.text for query in data.queries}
+            top = {query: sorted(run[query], key=lambda one: -run[query][one])[:20] for query in run}
+            pairs = [(asked[query], texts[one]) for query in top for one in top[query]]
+            scores = iter(model.score(pairs).tolist())
+            reranked = {query: {one: next(scores) for one in top[query]} for query in top}
+            both = {
+                query: dict(
+                    zip(
+                        top[query],
+                        _standard([run[query][one] for one in top[query]]) + _standard(list(reranked[query].values())),
+                        strict=True,
+                    )
+                )
+                for query in top
+            }
+            for name, result in (("fused", run), ("reranked", reranked), ("reranked + fused", both)):
+                values = measure(result, report.qrels, metric=METRIC)
+                found[name].update({f"{folder.name}/{query}": value for query, value in values.items()})
+        return found
+
+    results.run("reranker", lab.seed, make)
+
+
+def _standard(values: list[float]) -> np.ndarray:
+    array = np.array(values)
+    return (array - array.mean()) / (array.std() + 1e-9)
+
+
+def score_distillation(lab: Lab, results: Results) -> None:
+    """The same mined negatives, with and without a teacher's scores: the sum of the three heads of another model."""
+    tune = {"steps": 150, "batch_size": 32, "learning_rate": 5e-4, "group_size": 8}
+
+    def taught() -> dict[str, list[Example]]:
+        teacher = _m3(lab, "m3", self_distillation=True)
+        result = {}
+        for name, part in _mined(lab, "positive-aware", count=7, limit=6000).items():
+            path = lab.work / "teacher" / f"{name}-{lab.seed}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = teacher_scores(
+                part, lambda pairs: _fused_scores(teacher, pairs), path=path, teacher=teacher.fingerprint
+            )
+            result[name] = list(found.examples)
+        return result
+
+    results.run(
+        "labels",
+        lab.seed,
+        lambda: lab.measure(lab.contrast(lab.base(), _mined(lab, "positive-aware", count=7, limit=6000), **tune)),
+    )
+    results.run(
+        "labels and scores",
+        lab.seed,
+        lambda: lab.measure(
+            lab.contrast(
+                lab.base(), taught(), "e5_finetune_small", **{**tune, "distillation": "kl", "contrastive_weight": 0.2}
+            )
+        ),
+    )
+
+
+def _fused_scores(encoder: Encoder, pairs) -> np.ndarray:
+    """Dense + 0.3 sparse + multi-vector of each pair, divided by the training temperature."""
+    queries = list(dict.fromkeys(query for query, _ in pairs))
+    passages = list(dict.fromkeys(passage for _, passage in pairs))
+    from trine.scoring import score_mode
+
+    left, right = encoder.encode(queries, kind="query"), encoder.encode(passages)
+    total = sum(
+        weight * score_mode(left, right, mode)
+        for mode, weight in (("dense", 1.0), ("sparse", 0.3), ("multi_vector", 1.0))
+    )
+    where_q, where_p = {t: i for i, t in enumerate(queries)}, {t: i for i, t in enumerate(passages)}
+    return np.array([total[where_q[query], where_p[passage]] for query, passage in pairs]) / 0.05
+
+
+def mcls(lab: Lab, results: Results) -> None:
+    """Statutes of thousands of tokens under a model trained on 96: its one CLS, or one every so many tokens."""
+
+    def make() -> Scores:
+        encoder = lab.kept("cls", lambda: lab.contrast(lab.pretrained("retromae", steps=400), lab.pairs(), steps=200))
+        data = read_beir(lab.world.long)
+        found: Scores = {}
+        short = evaluate(data, encoder, systems=["dense"], metrics=[METRIC])
+        found["cut at 128 tokens"] = dict(short.results[0].per_query[METRIC])
+        long = extend_positions(encoder, 2048, method="tile")
+        for name, model in (("CLS, 2048 tokens", long), ("MCLS every 96, 2048 tokens", with_mcls(long, every=96))):
+            values = evaluate(data, model, systems=["dense"], metrics=[METRIC]).results[0].per_query[METRIC]
+            found[name] = dict(values)
+        return found
+
+    results.run("mcls", lab.seed, make)
+
+
+EXPERIMENTS = {
+    "pretraining": (pretraining, "none"),
+    "consistency": (consistency, "unfiltered"),
+    "batch": (batch, "equal steps, 16"),
+    "negatives": (negatives, "random"),
+    "self_distillation": (self_distillation, "without"),
+    "score_distillation": (score_distillation, "labels"),
+    "reranker": (reranker, "reranker"),
+    "mcls": (mcls, "mcls"),
+}
+"""Name -> function, and the arm that the others are compared with."""
+
+torch.set_num_threads(1)

@@ -1,0 +1,53 @@
+"""The worker's side of the talk: one line in, one line of JSON out. Needs nothing but Python and torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+
+def resident(field: str = "VmRSS") -> float:
+    """MiB. VmHWM is the peak of getrusage, but for what a process inherits from the one that started it."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
+
+
+def adamw(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.AdamW:
+    """Both sides': transformers' trainer and trine take torch's fused one."""
+    return torch.optim.AdamW(list(parameters), lr=2e-5, weight_decay=0.01, fused=True)
+
+
+def serve(start: Callable[[SimpleNamespace], Callable[[], tuple[int, float]]]) -> None:
+    """Make the side that the job asks for, and take steps: `start` gives a function that returns tokens and loss."""
+    job = SimpleNamespace(**json.loads(sys.argv[1]))
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    answers, sys.stdout = sys.stdout, sys.stderr
+    step = start(job)
+    loaded = resident()
+
+    def answer(**values: Any) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    answer(loaded=loaded)
+    for word in sys.stdin:
+        if word.strip() == "memory":
+            answer(loaded=loaded, peak=resident("VmHWM"))
+            continue
+        cpu, wall = time.process_time(), time.perf_counter()
+        tokens, loss = step()
+        answer(tokens=tokens, loss=loss, cpu=time.process_time() - cpu, wall=time.perf_counter() - wall)
+
+
+def set_dropout(model: torch.nn.Module, share: float | None) -> None:
+    if share is None:
+        return
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = share

@@ -1,0 +1,156 @@
+"""Recipes over files: a model folder comes out that is better than its start, with its record; runs can be resumed."""
+
+import json
+
+import pytest
+
+from models import tiny
+from trine.errors import DataError, TrainingError, UsageError
+from trine.models.encoder import Encoder
+from trine.models.reranker import Reranker
+from trine.recipes.card import RECORD
+from trine.recipes.config import recipe
+from trine.recipes.run import Job, open_source, run, working_folder
+from trine.training import checkpoints
+
+LENGTHS = {"query_length": 16, "passage_length": 32, "log_every": 1}
+KOREAN = ["검색", "색인", "문서", "기억", "장치", "지하철", "날씨", "한국어", "임베딩", "벡터"]
+WORDS = [*KOREAN, "kernel", "deadlock", "attention", "index", "container", "database"]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return tiny.encoder("bert").save(tmp_path_factory.mktemp("start") / "model")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Every word asks for the one passage that repeats it."""
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    rows = [
+        {"query": word, "pos": [f"{word} {word} {other}"], "neg": [f"{other} {other}"]}
+        for word in WORDS
+        for other in WORDS[:6]
+        if word != other
+    ]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Held-out passages: the words beside others than in training."""
+    folder = tmp_path_factory.mktemp("judged")
+    corpus = [
+        {"_id": f"p{n}", "title": "", "text": f"{word} {word} {WORDS[-1 - n % 3]}"} for n, word in enumerate(WORDS)
+    ]
+    queries = [{"_id": f"q{n}", "text": word} for n, word in enumerate(WORDS)]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    lines = ["query-id\tcorpus-id\tscore", *(f"q{n}\tp{n}\t1" for n in range(len(WORDS)))]
+    (folder / "qrels.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def job(name, settings, *, start, out, data, **options):
+    return Job(recipe=recipe(name, settings), data=[str(path) for path in data], out=out, model=str(start), **options)
+
+
+def test_m3_training_improves_a_held_out_set_and_leaves_a_record(start, pairs, judged, tmp_path):
+    settings = {**LENGTHS, "steps": 30, "batch_size": 16, "learning_rate": 3e-3, "evaluate_every": 15, "dropout": 0.0}
+    out = tmp_path / "out"
+    trained = run(job("bge_m3_small", settings, start=start, out=out, data=[pairs], validation=judged))
+    assert trained.after.values["ndcg@10"] > trained.before.values["ndcg@10"]
+    assert trained.gain.mean == pytest.approx(trained.after.values["ndcg@10"] - trained.before.values["ndcg@10"])
+    (stage,) = json.loads((out / RECORD).read_text(encoding="utf-8"))["stages"]
+    assert stage["recipe"]["steps"] == 30
+    assert stage["data"][0]["examples"] == len(open_source(str(pairs)))
+    assert stage["start_fingerprint"] == Encoder.load(start).fingerprint
+    lines = (out / "log.jsonl").read_text().splitlines()
+    assert [sum("loss" in line for line in lines), sum("evaluation" in line for line in lines)] == [30, 2]
+    assert not working_folder(out).exists()
+    assert Encoder.load(out).modes == ("dense", "sparse", "multi_vector")
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(start, pairs, tmp_path, monkeypatch):
+    settings = {**LENGTHS, "steps": 6, "batch_size": 8, "save_every": 2}
+    whole = run(job("e5_pretrain_small", settings, start=start, out=tmp_path / "whole", data=[pairs]))
+    real = checkpoints.write
+
+    def write(root, step, checkpoint):
+        if step == 6:
+            raise TrainingError("No space left on device")
+        return real(root, step, checkpoint)
+
+    again = job("e5_pretrain_small", settings, start=start, out=tmp_path / "again", data=[pairs])
+    monkeypatch.setattr(checkpoints, "write", write)
+    with pytest.raises(TrainingError, match="goes on from it"):
+        run(again)
+    monkeypatch.undo()
+    resumed = run(again)
+    assert Encoder.load(resumed.folder).fingerprint == Encoder.load(whole.folder).fingerprint
+
+
+def test_pretraining_and_then_contrastive_training(start, pairs, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(tiny.CORPUS) + "\n", encoding="utf-8")
+    settings = {"steps": 3, "batch_size": 4, "max_length": 32, "log_every": 1}
+    first = run(job("retromae_small", settings, start=start, out=tmp_path / "mae", data=[texts]))
+    settings = {**LENGTHS, "steps": 2, "batch_size": 4}
+    second = run(job("bge_m3_unsupervised_small", settings, start=first.folder, out=tmp_path / "two", data=[pairs]))
+    stages = json.loads((second.folder / RECORD).read_text(encoding="utf-8"))["stages"]
+    assert [stage["recipe"]["name"] for stage in stages] == ["retromae_small", "bge_m3_unsupervised_small"]
+
+
+def test_a_teacher_s_embeddings_are_followed(start, pairs, tmp_path):
+    settings = {**LENGTHS, "steps": 20, "batch_size": 16, "learning_rate": 3e-3, "dropout": 0.0}
+    teacher = tiny.encoder("modernbert").save(tmp_path / "teacher")
+    trained = run(job("distill_small", settings, start=start, out=tmp_path / "out", data=[pairs], teacher=str(teacher)))
+    lines = [json.loads(line) for line in (trained.folder / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss/embedding_distillation"] for line in lines]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_simcse_takes_plain_text(start, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(tiny.CORPUS) + "\n", encoding="utf-8")
+    settings = {**LENGTHS, "passage_length": 16, "steps": 2, "batch_size": 4}
+    trained = run(job("simcse_small", settings, start=start, out=tmp_path / "out", data=[texts]))
+    assert trained.summary.steps == 2
+
+
+def test_a_reranker_begins_on_an_encoder_and_goes_on_from_itself(start, pairs, tmp_path):
+    settings = {"steps": 2, "batch_size": 4, "group_size": 2, "max_length": 32, "log_every": 1}
+    first = run(job("reranker_small", settings, start=start, out=tmp_path / "one", data=[pairs]))
+    second = run(job("reranker_small", settings, start=first.folder, out=tmp_path / "two", data=[pairs]))
+    assert Reranker.load(second.folder).score([("검색", "검색 검색")]).shape == (1,)
+    assert len(json.loads((second.folder / RECORD).read_text(encoding="utf-8"))["stages"]) == 2
+
+
+def test_bad_lines_are_named_or_left_out_on_demand(start, pairs, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(pairs.read_text(encoding="utf-8") + '{"query": "x", "pos": [\n', encoding="utf-8")
+    settings = {**LENGTHS, "steps": 1, "batch_size": 4}
+    with pytest.raises(DataError, match=r"broken\.jsonl:\d+"):
+        run(job("e5_pretrain_small", settings, start=start, out=tmp_path / "a", data=[broken]))
+    trained = run(job("e5_pretrain_small", settings, start=start, out=tmp_path / "b", data=[broken], on_error="skip"))
+    assert trained.skipped == {"broken": 1}
+
+
+def test_a_taken_folder_and_options_without_effect_are_refused(start, pairs, judged, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        run(job("e5_pretrain_small", LENGTHS, start=start, out=tmp_path / "full", data=[pairs]))
+    with pytest.raises(UsageError, match="--teacher"):
+        run(job("distill_small", LENGTHS, start=start, out=tmp_path / "x", data=[pairs]))
+    with pytest.raises(UsageError, match="no effect"):
+        run(job("e5_pretrain_small", LENGTHS, start=start, out=tmp_path / "x", data=[pairs], teacher=str(start)))
+    with pytest.raises(UsageError, match="reranker"):
+        run(job("reranker_small", {}, start=start, out=tmp_path / "x", data=[pairs], validation=judged))
+
+
+def test_sources_can_be_named(pairs):
+    assert open_source(f"법령={pairs}").name == "법령"
+    assert open_source(str(pairs)).name == "pairs"
