@@ -51,3 +51,5 @@ def set_dropout(model: torch.nn.Module, share: float | None) -> None:
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = share
+        if hasattr(part, "dropout_prob"):
+            part.dropout_prob = share

@@ -28,6 +28,7 @@ TOGETHER = {
     "cli/opening.py": "cli/test_search.py",
     "cli/show_explanation.py": "cli/test_explain.py",
     "cli/show_facts.py": "cli/test_info.py",
+    "__main__.py": "cli/test_process.py",
     "recipes/bge_m3.py": "recipes/test_config.py",
     "recipes/distill.py": "recipes/test_config.py",
     "recipes/e5.py": "recipes/test_config.py",

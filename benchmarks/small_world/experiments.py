@@ -31,7 +31,7 @@ def pretraining(lab: Lab, results: Results) -> None:
     for arm in ("none", "mlm", "retromae"):
 
         def make(arm: str = arm) -> Scores:
-            start = lab.fresh(pooling="cls") if arm == "none" else lab.pretrained(arm, steps=400)
+            start = lab.fresh(pooling="cls") if arm == "none" else lab.pretrained(arm, steps=250)
             return lab.measure(lab.contrast(start, lab.pairs(), steps=100))
 
         results.run(arm, lab.seed, make)
@@ -146,7 +146,7 @@ def _reranker(lab: Lab) -> Reranker:
         start = Reranker.from_backbone(lab.base(), max_length=128, seed=lab.seed)
         examples = [one for part in _mined(lab, "positive-aware", count=3, limit=8000).values() for one in part]
         settings = {
-            "steps": 500,
+            "steps": 300,
             "batch_size": 16,
             "group_size": 4,
             "learning_rate": 1e-3,
@@ -202,12 +202,12 @@ def _standard(values: list[float]) -> np.ndarray:
 
 def score_distillation(lab: Lab, results: Results) -> None:
     """The same mined negatives, with and without a teacher's scores: the sum of the three heads of another model."""
-    tune = {"steps": 150, "batch_size": 32, "learning_rate": 5e-4, "group_size": 8}
+    tune = {"steps": 100, "batch_size": 32, "learning_rate": 5e-4, "group_size": 4}
 
     def taught() -> dict[str, list[Example]]:
         teacher = _m3(lab, "m3", self_distillation=True)
         result = {}
-        for name, part in _mined(lab, "positive-aware", count=7, limit=6000).items():
+        for name, part in _mined(lab, "positive-aware", count=3, limit=4000).items():
             path = lab.work / "teacher" / f"{name}-{lab.seed}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             found = teacher_scores(
@@ -219,7 +219,7 @@ def score_distillation(lab: Lab, results: Results) -> None:
     results.run(
         "labels",
         lab.seed,
-        lambda: lab.measure(lab.contrast(lab.base(), _mined(lab, "positive-aware", count=7, limit=6000), **tune)),
+        lambda: lab.measure(lab.contrast(lab.base(), _mined(lab, "positive-aware", count=3, limit=4000), **tune)),
     )
     results.run(
         "labels and scores",
@@ -251,7 +251,7 @@ def mcls(lab: Lab, results: Results) -> None:
     """Statutes of thousands of tokens under a model trained on 96: its one CLS, or one every so many tokens."""
 
     def make() -> Scores:
-        encoder = lab.kept("cls", lambda: lab.contrast(lab.pretrained("retromae", steps=400), lab.pairs(), steps=200))
+        encoder = lab.kept("cls", lambda: lab.contrast(lab.pretrained("retromae", steps=250), lab.pairs(), steps=200))
         data = read_beir(lab.world.long)
         found: Scores = {}
         short = evaluate(data, encoder, systems=["dense"], metrics=[METRIC])

@@ -88,7 +88,7 @@ class Lab:
             settings = {
                 "objective": objective,
                 "steps": steps,
-                "batch_size": 64,
+                "batch_size": 48,
                 "learning_rate": 2e-3,
                 "max_length": 96,
                 "seed": self.seed,

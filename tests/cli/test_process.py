@@ -56,3 +56,8 @@ def test_an_argument_that_is_no_text_is_still_strict_json(home):
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors.decode()
     assert json.loads(output.decode("utf-8"))["query"] == "bytes \udcff\udcfe"
+
+
+def test_launchers_start_the_program_as_a_module():
+    found = subprocess.run([sys.executable, "-m", "trine", "--version"], capture_output=True, text=True, timeout=60)
+    assert found.stdout.startswith("trine ")

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,13 @@ def test_byte_fallback_survives(algorithm):
     ids = trimmed.tokenizer("🦑 שלום")["input_ids"]
     assert trimmed.tokenizer.unk_token_id not in ids
     assert trimmed.tokenizer.decode(ids, skip_special_tokens=True) == "🦑 שלום"
+
+
+def test_the_price_of_an_unknown_character_stays():
+    """A unigram model takes the least likely piece as its measure, whether or not a text has it."""
+    encoder = tiny.encoder("xlm_roberta")
+    scores = dict(json.loads(encoder.tokenizer.backend_tokenizer.to_str())["model"]["vocab"])
+    assert min(scores, key=scores.get) in trim_vocabulary(encoder, [KOREAN[0]]).tokenizer.get_vocab()
 
 
 def test_prompts_markers_and_dropped_tokens_move_along():

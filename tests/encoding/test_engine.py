@@ -212,7 +212,8 @@ def test_batches_keep_to_the_budget(trio, monkeypatch):
 def test_the_budget_of_masked_lms_counts_their_logits(trio, monkeypatch):
     encoder = trio("bert")
     monkeypatch.setattr(type(encoder.config), "needs_masked_lm", property(lambda config: True))
-    assert TorchEngine(encoder, batch_tokens=10**9).budget.tokens == module.LOGITS_LIMIT // encoder.backbone.vocabulary_size
+    most = module.LOGITS_LIMIT // encoder.backbone.vocabulary_size
+    assert TorchEngine(encoder, batch_tokens=10**9).budget.tokens == most
 
 
 def test_several_windows_are_joined(trio, monkeypatch):

@@ -154,3 +154,40 @@ def test_a_taken_folder_and_options_without_effect_are_refused(start, pairs, jud
 def test_sources_can_be_named(pairs):
     assert open_source(f"법령={pairs}").name == "법령"
     assert open_source(str(pairs)).name == "pairs"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"length_batch_sizes": "[[16, 8], [32, 4]]", "epochs": 1},
+        {"memory_gigabytes": 0.0005, "cached": False, "steps": 3},
+    ],
+    ids=["by table", "by memory"],
+)
+def test_batches_may_depend_on_the_length(settings, start, pairs, tmp_path):
+    trained = run(job("e5_pretrain_small", {**LENGTHS, **settings}, start=start, out=tmp_path / "out", data=[pairs]))
+    lines = [json.loads(line) for line in (trained.folder / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == trained.summary.steps >= 3
+
+
+def test_batch_sizes_that_exclude_each_other():
+    with pytest.raises(UsageError, match="not both"):
+        recipe("e5_pretrain", {"length_batch_sizes": "[[16, 8]]", "memory_gigabytes": 1, "cached": False})
+    with pytest.raises(UsageError, match="no effect with cached"):
+        recipe("e5_pretrain", {"memory_gigabytes": 1})
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_train_as_one(parallel, start, pairs, judged, tmp_path):
+    from recipes import rank_job
+    from trine.training.spawning import spawn
+
+    settings = {**LENGTHS, "steps": 3, "batch_size": 8, "evaluate_every": 2, "dropout": 0.0, "parallel": parallel}
+    arguments = (settings, str(start), str(tmp_path / "two"), str(pairs), str(judged))
+    spawn(rank_job.train, 2, arguments=arguments, device="cpu", timeout=120)
+    run(job("bge_m3_small", settings, start=start, out=tmp_path / "one", data=[pairs], validation=judged))
+    # Not the weights: the keys' biases have no gradient but noise, which Adam makes steps of.
+    two, one = (Encoder.load(tmp_path / name).encode(tiny.CORPUS) for name in ("two", "one"))
+    assert two.dense == pytest.approx(one.dense, abs=1e-4)
+    assert two.sparse.weights == pytest.approx(one.sparse.weights, abs=1e-4)
+    assert two.multi_vector.values == pytest.approx(one.multi_vector.values, abs=1e-4)

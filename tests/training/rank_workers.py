@@ -172,6 +172,9 @@ def training(ranks, folder, parallel="ddp", kill_at=None, break_at=None, own_kil
             texts = toys.QUERIES[:2]
             return {"length": float(abs(model.encode(texts, kind="query", modes=["dense"]).dense).sum())}
 
+        # As one does who wants to know what training brings; it leaves a sharded model whole.
+        evaluate()
+
     summary = train(
         module, batches=batches, step=step, settings=settings, folder=folder, ranks=ranks, evaluate=evaluate
     )

@@ -155,6 +155,9 @@ def test_accumulated_batches_are_one_large_batch(tmp_path):
             step=plain(module),
             accumulate=accumulate,
             trackers=[logs[accumulate - 1]],
+            # Adam's steps do not see how long gradients are, but for an epsilon of their size.
+            epsilon=1.0,
+            max_grad_norm=None,
             log_every=1,
         )
         found.append(weights(module))

@@ -11,6 +11,7 @@ from trine.models.config import DenseConfig, EncoderConfig, Normalize, SparseCon
 from trine.models.encoder import Encoder
 from trine.objectives.masked_lm import IGNORED, Masking
 from trine.training.pretraining import Pretraining, PretrainingModel, token_step
+from trine.training.ranks import OneProcess
 
 TEXTS = [*tiny.CORPUS[:6], "", "가", "🙂", "같은 글 같은 글", *tiny.CORPUS[8:10]]
 KINDS = ("mlm", "retromae", "dupmae")
@@ -189,6 +190,53 @@ def test_variants_of_the_decoder_run(options):
         hidden = chunks[0].decoder.labels_BL != IGNORED
         assert 0.3 < hidden.sum() / (chunks[0].words_BL >= 0).sum() < 0.7
         assert (chunks[0].decoder.ids_BL != chunks[0].ids_BL).any()
+
+
+def test_a_plain_decoder_reads_a_text_masked_on_its_own():
+    model = model_of("bert", enhanced=False)
+    (chunk,) = model.chunks(tokens_of(model, tiny.CORPUS), seeds=0)
+    encoder, decoder = (masked.labels_BL != IGNORED for masked in (chunk.masked, chunk.decoder))
+    assert 0.3 < (encoder & decoder).sum() / encoder.sum() < 0.7
+
+
+@pytest.mark.parametrize("name", ["bert", "xlm_roberta"])
+def test_random_tokens_are_never_special(name):
+    model = model_of(name, masking=Masking(1.0, random_share=1.0, kept_share=0.0))
+    (chunk,) = model.chunks(tokens_of(model, tiny.CORPUS * 20), seeds=0)
+    special = torch.tensor(model._source[0].tokenizer.all_special_ids)
+    replaced = chunk.masked.ids_BL[chunk.masked.labels_BL != IGNORED]
+    assert not torch.isin(replaced, special).any()
+    assert len(replaced.unique()) > 300
+
+
+class Fake(OneProcess):
+    """One of several ranks that knows what the others count."""
+
+    def __init__(self, means):
+        self.means = dict(means)
+
+    def mean(self, number):
+        return self.means[number]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mean_over_ranks_is_the_gradient_of_one_process(kind):
+    """Two ranks with unequal numbers of texts and tokens."""
+    model, seeds = model_of("bert", kind), np.arange(len(TEXTS))
+    whole = token_step(model, model.chunks(tokens_of(model), seeds=seeds))
+    expected = gradients(model)
+    parts = [slice(0, 3), slice(3, None)]
+    work = [model.chunks(tokens_of(model, TEXTS[part]), seeds=seeds[part], budget=50) for part in parts]
+    counts = [{name: sum(c.counts()[name] for c in chunks) for name in chunks[0].counts()} for chunks in work]
+    totals, found = [], []
+    for chunks, own in zip(work, counts, strict=True):
+        assert len(set(own.values())) == len(own)
+        means = {own[name]: (counts[0][name] + counts[1][name]) / 2 for name in own}
+        totals.append(token_step(model, chunks, ranks=Fake(means)).total)
+        found.append(gradients(model))
+    torch.testing.assert_close(sum(totals) / 2, whole.total)
+    for key, gradient in expected.items():
+        torch.testing.assert_close((found[0][key] + found[1][key]) / 2, gradient, msg=key)
 
 
 def test_the_sentence_vector_is_what_the_decoder_leans_on():

@@ -28,7 +28,7 @@ def stepped(module, optimizer):
 def test_all_of_it_comes_back(tmp_path):
     batches = toys.Drawn()
     state, module, optimizer = make(tmp_path, batches=batches)
-    state.begin(SETTINGS, {"data": "한글"})
+    state.begin(SETTINGS, {"data": "한글", "modes": ("dense", "sparse")})
     stepped(module, optimizer)
     next(batches)
     state.progress = Progress(
@@ -47,7 +47,7 @@ def test_all_of_it_comes_back(tmp_path):
 
     again = toys.Drawn()
     other, twin, memory = make(tmp_path, batches=again, seed=5)
-    other.begin(SETTINGS, {"data": "한글"})
+    other.begin(SETTINGS, {"data": "한글", "modes": ("dense", "sparse")})
     assert torch.equal(torch.rand(3), wanted)
     assert other.progress == state.progress
     assert again.number == 1

@@ -36,6 +36,7 @@ class ExitCode(IntEnum):
     PARTIAL = 3
     NOT_FOUND = 4
     CORRUPT = 5
+    NOT_BETTER = 6
     INTERRUPTED = 130
 
 
@@ -46,6 +47,7 @@ MEANINGS = {
     ExitCode.PARTIAL: "done in part: some documents were skipped, each with a reason on standard error",
     ExitCode.NOT_FOUND: "not found: a model, a collection, a document or a file",
     ExitCode.CORRUPT: "corrupt: a model, a collection or a data file breaks its format",
+    ExitCode.NOT_BETTER: "not better: the model that came out of training does not beat its start",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 """For the help and the documentation."""

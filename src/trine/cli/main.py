@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 import trine
+from trine.cli.adapt import adapt
 from trine.cli.convert import convert
 from trine.cli.delete import delete
 from trine.cli.encode import encode
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "evaluate": evaluate,
     "train": train,
+    "adapt": adapt,
     "info": info,
 }
 """In the order of the help."""

@@ -15,6 +15,7 @@ import torch
 
 from trine.errors import UsageError
 from trine.models.backbone import Backbone
+from trine.models.checkpoints.base import special_ids
 from trine.models.config import (
     DenseConfig,
     EncoderConfig,
@@ -175,7 +176,7 @@ def _check(shape: Shape, pooling: str) -> None:
 def _special_ids(tokenizer: Any) -> tuple[int, ...]:
     if tokenizer.pad_token_id is None:
         raise UsageError("the tokenizer has no padding token; set tokenizer.pad_token")
-    return tuple(sorted(int(number) for number in set(tokenizer.all_special_ids)))
+    return special_ids(tokenizer)
 
 
 def _transformer(tokenizer: Any, shape: Shape) -> Any:

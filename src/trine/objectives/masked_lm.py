@@ -18,8 +18,8 @@ from trine.errors import UsageError
 IGNORED = -100
 """Label of a token that is not predicted."""
 
-LOGITS_LIMIT = 1 << 25
-"""Logits of one chunk: 128 MiB of float32."""
+LOGITS_LIMIT = 1 << 24
+"""Logits of one chunk: 64 MiB of float32, held twice."""
 
 NOT_A_WORD = -1
 
@@ -206,8 +206,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits_CV = (states_MH[span] @ weight_VH.T).to(wide)
             if bias_V is not None:
                 logits_CV += bias_V
-            total += _chunk(logits_CV, labels_M[span])
-            _add_gradients(sums, logits_CV, span=span, states_MH=states_MH, weight_VH=weight_VH)
+            loss, gradient_CV = _chunk(logits_CV, labels_M[span])
+            total += loss
+            _add_gradients(sums, gradient_CV, span=span, states_MH=states_MH, weight_VH=weight_VH)
         found = [None if s is None or t is None else s.to(t.dtype) for s, t in zip(sums, inputs, strict=True)]
         ctx.present = [tensor is not None for tensor in found]
         ctx.save_for_backward(*(tensor for tensor in found if tensor is not None))
@@ -221,13 +222,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*scaled, None, None)
 
 
-def _chunk(logits_CV: Tensor, labels_C: Tensor) -> Tensor:
-    """The chunk's loss; leaves the loss's gradient with respect to the logits in their place."""
-    chances_CV = torch.log_softmax(logits_CV, dim=1, out=logits_CV)
+def _chunk(logits_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor]:
+    """The chunk's loss, and its gradient with respect to the logits."""
+    chances_CV = logits_CV.log_softmax(dim=1)
     loss = -chances_CV.gather(1, labels_C[:, None]).sum()
     chances_CV.exp_()
     chances_CV.scatter_add_(1, labels_C[:, None], -torch.ones_like(labels_C[:, None], dtype=logits_CV.dtype))
-    return loss
+    return loss, chances_CV
 
 
 def _add_gradients(

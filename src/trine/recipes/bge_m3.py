@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from trine.recipes.config import PairRecipe
 
+LENGTHS = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
+UNSUPERVISED = (67_200, 54_720, 37_248, 27_648, 21_504, 17_280, 15_072, 12_288, 9_984)
+FINE_TUNING = (1152, 768, 480, 432, 336, 336, 288, 240, 192)
+"""Table 9: examples of one step by the length of its texts, over 96 and 24 GPUs."""
+
 
 def bge_m3_unsupervised() -> PairRecipe:
-    """Stage 2: dense InfoNCE on weak pairs of many languages, up to 8192 tokens (batch of its shortest bucket)."""
+    """Stage 2: dense InfoNCE on weak pairs of many languages, up to 8192 tokens."""
     return PairRecipe(
         name="bge_m3_unsupervised",
         source="arXiv 2402.03216, section 3.4 and appendix",
         steps=25_000,
         batch_size=67_200,
+        length_batch_sizes=tuple(zip(LENGTHS, UNSUPERVISED, strict=True)),
         learning_rate=5e-5,
         query_length=512,
         passage_length=8192,
@@ -49,6 +55,7 @@ def bge_m3() -> PairRecipe:
         source="arXiv 2402.03216, sections 3.3 and 3.4",
         epochs=1,
         batch_size=1152,
+        length_batch_sizes=tuple(zip(LENGTHS, FINE_TUNING, strict=True)),
         learning_rate=1e-5,
         modes=("dense", "sparse", "multi_vector"),
         query_length=512,

@@ -82,6 +82,11 @@ class PairRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     passage_length: int = 256
     vector_width: int | None = None
     """Dimensions of a fresh multi-vector head; None: those of the hidden states."""
+    length_batch_sizes: tuple[tuple[int, int], ...] = ()
+    """Tokens of the longest text -> examples of one step over all ranks, in place of `batch_size`."""
+    memory_gigabytes: float | None = None
+    """For the activations of one rank: batches shrink as texts grow, in place of `batch_size` (estimated from the
+    model's shape). Without gradient caching, which needs no such care."""
     group_size: int = 1
     """Passages of a query: its positive and hard negatives."""
     temperature: float = 0.02
@@ -121,6 +126,16 @@ class PairRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """Whether the heads alone learn."""
     cached: bool = True
     """Gradient caching: memory independent of the batch, at one more forward pass."""
+
+    def __post_init__(self) -> None:
+        """Refuse batch sizes that exclude each other."""
+        super().__post_init__()
+        if self.length_batch_sizes and self.memory_gigabytes is not None:
+            raise UsageError(f"recipe {self.name}: give length_batch_sizes or memory_gigabytes, not both")
+        if self.memory_gigabytes is not None and self.cached:
+            raise UsageError(
+                f"recipe {self.name}: memory_gigabytes has no effect with cached=true; set one of them off"
+            )
 
 
 class PretrainingRecipe(

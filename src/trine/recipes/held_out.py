@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 
 from trine.curation.decontamination import Decontaminated, Overlap, decontaminate
-from trine.curation.duplicates import MinHashIndex
+from trine.curation.duplicates import MinHashIndex, NearDuplicates
 from trine.curation.sections import Spans, pieces, sections, without_first_lines
 from trine.curation.texts import canonical
 from trine.curation.translations import language_key
 from trine.curation.weak_pairs import PairRules, WeakPair
 from trine.evaluation.beir import Dataset
-from trine.types import Document, Qrels, Query
+from trine.types import Document, Example, Qrels, Query
 
 OVERLAP = Overlap(words=40, characters=80)
 """What must not be shared between training and held-out texts. The usual 13 words and 30 letters are for benchmarks
@@ -100,7 +100,7 @@ def judged_set(
     """
     corpus = _Corpus(passages)
     corpus.tear_out(asked)
-    near = MinHashIndex()
+    near = MinHashIndex(NearDuplicates())
     for text in corpus.spellings:
         near.add(text)
     relevant: dict[str, set[str]] = {}
@@ -131,11 +131,9 @@ def texts_of(data: Dataset) -> list[str]:
     ]
 
 
-def without_overlap(pairs: Sequence[WeakPair], sets: Iterable[Dataset]) -> tuple[list[WeakPair], Decontaminated]:
-    """The pairs that share neither query nor passage with judged sets."""
-    benchmarks = {data.name: texts_of(data) for data in sets}
-    found = decontaminate([pair.example for pair in pairs], benchmarks, settings=OVERLAP)
-    return [pair for pair, kept in zip(pairs, found.kept, strict=True) if kept], found
+def overlapping(examples: Sequence[Example], sets: Iterable[Dataset]) -> Decontaminated:
+    """What is left of examples without those that share a query or passage with judged sets."""
+    return decontaminate(examples, {data.name: texts_of(data) for data in sets}, settings=OVERLAP)
 
 
 def write_set(data: Dataset, folder: Path) -> None:

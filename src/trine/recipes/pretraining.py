@@ -11,7 +11,7 @@ from trine.models.encoder import Encoder
 from trine.objectives.base import Losses
 from trine.objectives.masked_lm import Masking
 from trine.recipes.config import PretrainingRecipe
-from trine.recipes.training import Surroundings, chunk_tokens, loop_settings, precision_of, run_loop
+from trine.recipes.training import Surroundings, chunk_tokens, loop_settings, precision_of, run_loop, take_best
 from trine.training.batches import Ingredient
 from trine.training.loop import Summary
 from trine.training.pretraining import Pretraining, PretrainingModel, token_step
@@ -75,6 +75,7 @@ def pretrain(
         summary = run_loop(model, encoder, batches, step=take, settings=settings, recipe=recipe, around=around)
     finally:
         batches.close()
+    take_best(model, model, summary)
     return model.to_encoder(), summary
 
 

@@ -22,7 +22,7 @@ from trine.recipes.card import Data, earlier_stages, stage, write_record
 from trine.recipes.config import AnyRecipe, PairRecipe, PretrainingRecipe, RerankerRecipe
 from trine.recipes.pretraining import pretrain
 from trine.recipes.teachers import teacher_vectors
-from trine.recipes.training import LOG, Surroundings, train_encoder, train_reranker
+from trine.recipes.training import LOG, Surroundings, steps_of, train_encoder, train_reranker
 from trine.recipes.validation import Measured, Validation, gain
 from trine.training.loop import Summary
 from trine.training.ranks import OneProcess
@@ -113,6 +113,7 @@ def run(job: Job, *, ranks: OneProcess | None = None) -> Trained:
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     trained = (_rerank if isinstance(job.recipe, RerankerRecipe) else _encode)(job, sources, folder, ranks)
+    ranks.tell(None)  # none reads checkpoints any more
     if ranks.rank == 0:
         _keep(job, trained, sources, folder, ranks, time.monotonic() - start)
     return Trained(
@@ -215,8 +216,7 @@ def _surroundings(
     recipe = job.recipe
     trackers: list[Tracker] = []
     if job.progress:
-        examples = sum(len(source) for source in sources)
-        steps = recipe.steps or max(int(-(-(recipe.epochs or 0) * examples // recipe.batch_size)), 1)
+        steps = steps_of(recipe, sum(len(source) for source in sources))
         trackers.append(ProgressTracker(steps, what=recipe.name))
     if job.tensorboard:
         trackers.append(TensorBoardTracker(folder / "tensorboard"))
@@ -229,7 +229,12 @@ def _surroundings(
         assert isinstance(recipe, PairRecipe)
         teaching = Encoder.load(job.teacher, device=job.device)
         teacher = teacher_vectors(
-            teaching, sources, folder=folder / "teacher", same_text=recipe.same_text, progress=job.progress
+            teaching,
+            sources,
+            folder=folder / "teacher",
+            same_text=recipe.same_text,
+            ranks=ranks,
+            progress=job.progress,
         )
     return Surroundings(
         folder=folder,

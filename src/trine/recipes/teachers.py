@@ -5,6 +5,7 @@ Shapes: N texts, E dimensions of the teacher, R queries of this rank, G passages
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from trine.data.examples import Source, text_key
 from trine.encoding.progress import progress_bar
-from trine.errors import UsageError
+from trine.errors import TrainingError, UsageError
 from trine.objectives.base import PairBatch
+from trine.training.ranks import OneProcess
 from trine.types import Kind, TextEncoder
 
 _BLOCK = 4096
@@ -65,7 +67,13 @@ class TeacherVectors:
 
 
 def teacher_vectors(
-    teacher: TextEncoder, sources: Sequence[Source], *, folder: Path, same_text: bool = False, progress: bool = False
+    teacher: TextEncoder,
+    sources: Sequence[Source],
+    *,
+    folder: Path,
+    same_text: bool = False,
+    ranks: OneProcess | None = None,
+    progress: bool = False,
 ) -> TeacherVectors:
     """Embed every query and passage of the sources, or take what an earlier run left in `folder`.
 
@@ -74,15 +82,27 @@ def teacher_vectors(
         sources: examples.
         folder: for the embeddings; they are taken from there where teacher and sources are the same.
         same_text: whether passages are the queries themselves.
+        ranks: of several, the first embeds and the others wait for it.
         progress: show a bar.
+
+    Raises:
+        UsageError: the teacher gives no dense embeddings.
+        TrainingError: the first rank died while it embedded.
     """
+    ranks = ranks or OneProcess()
     if "dense" not in teacher.dimensions:
         raise UsageError(f"a teacher must give dense embeddings; this one gives {', '.join(teacher.dimensions)}")
     stamp = "-".join([teacher.fingerprint[:16], *(source.fingerprint[:12] for source in sources)])
     folder.mkdir(parents=True, exist_ok=True)
     sides: tuple[Kind, ...] = ("query",) if same_text else ("query", "passage")
     for kind in sides:
-        _embed(teacher, sources, folder / f"{stamp}-{kind}", kind, progress)
+        path = folder / f"{stamp}-{kind}"
+        if ranks.rank == 0:
+            _embed(teacher, sources, path, kind, progress)
+        while not Path(f"{path}-keys.npy").is_file():
+            if 0 in ranks.lost():
+                raise TrainingError("the first rank died while it embedded the examples with the teacher; start again")
+            time.sleep(1)
     names = {kind: folder / f"{stamp}-{'query' if same_text else kind}" for kind in ("query", "passage")}
     return TeacherVectors(
         {kind: np.load(f"{path}-keys.npy") for kind, path in names.items()},  # type: ignore[misc]
@@ -105,8 +125,9 @@ def _embed(teacher: TextEncoder, sources: Sequence[Source], path: Path, kind: Ki
             vectors[block.start : block.stop] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
             advance(len(block))
     vectors.flush()
-    # Last, because it says that the vectors are whole.
-    np.save(f"{path}-keys.npy", keys)
+    # Last, and by renaming, because it says that the vectors are whole.
+    np.save(f"{path}-partial.npy", keys)
+    Path(f"{path}-partial.npy").rename(f"{path}-keys.npy")
 
 
 def _blocks(count: int) -> Iterator[range]:

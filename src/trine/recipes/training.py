@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trine.data.examples import Source
+from trine.data.memory import MemoryModel, ModelShape
 from trine.data.sampling import Sampling
 from trine.errors import UsageError
 from trine.models.encoder import Encoder
@@ -84,15 +86,17 @@ def train_encoder(
     batches = PairBatches(
         sources,
         encoder=encoder,
-        sampling=_sampling(recipe, around.ranks),
+        sampling=_sampling(recipe, encoder, around.ranks),
         pairing=_pairing(recipe, encoder),
         modes=recipe.modes,
         rank=around.ranks.rank,
     )
-    _ready(encoder, recipe, around)
+    if recipe.gradient_checkpointing:
+        recompute_activations(encoder)
     if recipe.freeze_backbone:
         encoder.backbone.requires_grad_(False)
     module = nn.ModuleDict({"encoder": encoder, "objective": objective_of(recipe, encoder, around.teacher)})
+    whole = _sharded(module, encoder, recipe, around.ranks)
     objective: Any = module["objective"]
     if around.teacher is not None:
         objective = partial(_taught, module["objective"], around.teacher)
@@ -113,13 +117,15 @@ def train_encoder(
         examples=sum(len(part.source if isinstance(part, Ingredient) else part) for part in sources),
         measured=around.evaluate is not None,
         multipliers=dict.fromkeys(prefixes, recipe.fresh_learning_rate),
+        steps=batches.total_steps,
     )
     try:
         summary = run_loop(module, encoder, batches, step=take, settings=settings, recipe=recipe, around=around)
     finally:
         batches.close()
-    encoder.requires_grad_(True)
-    return finished(encoder, recipe, text=before.config.text), summary
+    take_best(whole, module, summary)
+    result: Any = whole["encoder"].requires_grad_(True)
+    return finished(result, recipe, text=before.config.text), summary
 
 
 def train_reranker(
@@ -149,7 +155,10 @@ def train_reranker(
         rank=around.ranks.rank,
         ranks=around.ranks.size,
     )
-    _ready(reranker, recipe, around)
+    if recipe.gradient_checkpointing:
+        raise UsageError("gradient_checkpointing works for encoders; train a reranker with smaller chunk_tokens")
+    module = nn.ModuleDict({"reranker": reranker})
+    whole = _sharded(module, reranker, recipe, around.ranks)
 
     def take(batch: RerankingBatch) -> Losses:
         return reranker_step(
@@ -163,16 +172,22 @@ def train_reranker(
         )
 
     settings = loop_settings(recipe, examples=len(examples), measured=around.evaluate is not None)
-    module = nn.ModuleDict({"reranker": reranker})
     summary = run_loop(module, reranker, batches, step=take, settings=settings, recipe=recipe, around=around)
-    return reranker.trained().eval(), summary
+    take_best(whole, module, summary)
+    result: Any = whole["reranker"]
+    return result.trained().eval(), summary
 
 
 def loop_settings(
-    recipe: Recipe, *, examples: int, measured: bool, multipliers: Mapping[str, float] | None = None
+    recipe: Recipe,
+    *,
+    examples: int,
+    measured: bool,
+    multipliers: Mapping[str, float] | None = None,
+    steps: int | None = None,
 ) -> LoopSettings:
-    """The loop's settings for a recipe over so many examples."""
-    steps = recipe.steps or max(math.ceil((recipe.epochs or 0) * examples / recipe.batch_size), 1)
+    """The loop's settings for a recipe over so many examples; `steps` is their number where batches vary in size."""
+    steps = recipe.steps or steps or steps_of(recipe, examples)
     return LoopSettings(
         steps=steps,
         learning_rate=recipe.learning_rate,
@@ -189,6 +204,11 @@ def loop_settings(
         patience=recipe.patience if measured else None,
         log_every=recipe.log_every,
     )
+
+
+def steps_of(recipe: Recipe, examples: int) -> int:
+    """Steps of a recipe over so many examples, all batches being of one size."""
+    return recipe.steps or max(math.ceil((recipe.epochs or 0) * examples / recipe.batch_size), 1)
 
 
 def objective_of(recipe: PairRecipe, encoder: Encoder, teacher: TeacherVectors | None = None) -> EmbeddingObjective:
@@ -229,14 +249,40 @@ def _weights(recipe: PairRecipe, given: Sequence[float]) -> dict[Any, float]:
     return {mode: weight for mode, weight in zip(MODES, given, strict=True) if mode in recipe.modes}
 
 
-def _sampling(recipe: PairRecipe, ranks: OneProcess) -> Sampling:
+def _sampling(recipe: PairRecipe, encoder: Encoder, ranks: OneProcess) -> Sampling:
+    by_length = _size_at(recipe, encoder, ranks)
+    boundaries: Sequence[int] | None = None if recipe.length_buckets else (0,)
+    if recipe.length_batch_sizes:
+        boundaries = [length for length, _ in recipe.length_batch_sizes]
     return Sampling(
-        batch_size=recipe.batch_size,
+        batch_size=recipe.batch_size if by_length is None else None,
+        batch_size_at=by_length,
         exponent=recipe.size_exponent,
-        boundaries=None if recipe.length_buckets else (0,),
+        boundaries=boundaries,
         seed=recipe.seed,
         ranks=ranks.size,
+        max_epochs=math.ceil(recipe.epochs) if by_length is not None and recipe.epochs else None,
     )
+
+
+def _size_at(recipe: PairRecipe, encoder: Encoder, ranks: OneProcess) -> Callable[[int], int] | None:
+    """Queries of one rank by length, where the recipe lets the batch depend on it."""
+    if recipe.length_batch_sizes:
+        sizes = sorted(recipe.length_batch_sizes)
+        return lambda length: max(next((n for most, n in sizes if length <= most), sizes[-1][1]) // ranks.size, 1)
+    if recipe.memory_gigabytes is None:
+        return None
+    config = encoder.backbone.model.config
+    shape = ModelShape(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        intermediate=int(getattr(config, "intermediate_size", 4 * config.hidden_size)),
+        bytes_per_value=4 if precision_of(recipe, encoder.device) is None else 2,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+    )
+    memory = MemoryModel.of_shape(shape, budget_bytes=recipe.memory_gigabytes * 1e9, query_length=recipe.query_length)
+    return partial(memory.batch_size, group_size=recipe.group_size)
 
 
 def _pairing(recipe: PairRecipe, encoder: Encoder) -> Pairing:
@@ -275,14 +321,19 @@ def _given(teacher_BG: Tensor | None) -> Tensor:
     return teacher_BG
 
 
-def _ready(model: Encoder | Reranker, recipe: Recipe, around: Surroundings) -> None:
-    """Gradient checkpointing and sharding, where the recipe asks for them."""
-    if recipe.gradient_checkpointing:
-        if not isinstance(model, Encoder):
-            raise UsageError("gradient_checkpointing works for encoders; train a reranker with smaller chunk_tokens")
-        recompute_activations(model)
-    if recipe.parallel == "fsdp" and around.ranks.size > 1:
-        around.ranks.shard(model)
+def _sharded(module: nn.ModuleDict, model: nn.Module, recipe: Recipe, ranks: OneProcess) -> nn.ModuleDict:
+    """Cut `model`, a part of `module`, among the ranks where the recipe says so; what is whole at the end."""
+    if recipe.parallel != "fsdp" or ranks.size == 1:
+        return module
+    whole = copy.deepcopy(module)
+    ranks.shard(model)
+    return whole
+
+
+def take_best(whole: nn.Module, module: nn.Module, summary: Summary) -> None:
+    """Load the best weights, unless they are the last, which the module has."""
+    if whole is not module or summary.best != summary.last:
+        checkpoints.load_weights(whole, summary.best)
 
 
 def run_loop(
@@ -295,11 +346,11 @@ def run_loop(
     recipe: Recipe,
     around: Surroundings,
 ) -> Summary:
-    """Train `module`, measuring `model`; the module ends with the best weights that were measured."""
+    """Train `module`, measuring `model`; it ends with the last weights."""
     evaluate = None
     if around.evaluate is not None:
         evaluate = partial(around.evaluate, model)
-    summary = train(
+    return train(
         module,
         batches=batches,
         step=step,
@@ -310,9 +361,6 @@ def run_loop(
         ranks=around.ranks,
         identity={**around.identity, **_deciding(recipe)},
     )
-    if summary.best != summary.last:
-        checkpoints.load_weights(module, summary.best)
-    return summary
 
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:

@@ -40,11 +40,15 @@ class Validation:
             encoder: may be in training; its weights may have changed since it was measured last.
             modes: those that count; None for all that were ever trained.
         """
-        encoder.__dict__.pop("fingerprint", None)
         trained = [mode for mode in encoder.modes if mode not in encoder.config.untrained]
         wanted = encoder.chosen_modes(modes or trained or None)
         systems = [*wanted, f"{'+'.join(wanted)}:m3"] if len(wanted) > 1 else list(wanted)
-        results = evaluate(self.data, encoder, systems=systems, metrics=[METRIC]).results
+        # Weights that change have none that holds, and those cut among ranks cannot be read one by one.
+        encoder.__dict__["fingerprint"] = "in training"
+        try:
+            results = evaluate(self.data, encoder, systems=systems, metrics=[METRIC]).results
+        finally:
+            del encoder.__dict__["fingerprint"]
         values = {result.system.name: result.metrics[METRIC].mean for result in results}
         per_query = {result.system.name: dict(result.per_query[METRIC]) for result in results}
         main = results[-1].system.name

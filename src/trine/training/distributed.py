@@ -28,6 +28,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trine.errors import TrainingError
@@ -97,14 +99,16 @@ class Processes(OneProcess):
 
         Outside of a training step each rank then holds one part of the weights, gradients and optimizer state.
         """
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
         self.align([*module.parameters(), *module.buffers()])
         mesh = init_device_mesh(self.device.type, (self.size,))
         for part in [*_layers(module), module]:
             fully_shard(part, mesh=mesh, reshard_after_forward=False)
         self.sharded.append(module)
+        # The memory for whole parameters is made once; made in an evaluation, under inference mode, no training could
+        # use it.
+        for sharded in self._parts():
+            sharded.unshard()
+        self.settle()
 
     def holding_gradients(self, hold: bool) -> contextlib.AbstractContextManager[Any]:
         """While `hold`, a sharded model's gradients pile up whole; replicas share theirs in `share_gradients`."""
@@ -119,21 +123,17 @@ class Processes(OneProcess):
             self._switch(True)
 
     def _switch(self, share: bool) -> None:
-        from torch.distributed.fsdp import FSDPModule
-
-        for module in self.sharded:
-            assert isinstance(module, FSDPModule)
-            module.set_requires_gradient_sync(share)
-            module.set_reshard_after_backward(share)
+        for part in self._parts():
+            part.set_requires_gradient_sync(share, recurse=False)
+            part.set_reshard_after_backward(share, recurse=False)
 
     def settle(self) -> None:
         """Cut whole parameters again, as an evaluation without backward pass leaves them."""
-        from torch.distributed.fsdp import FSDPModule
+        for part in self._parts():
+            part.reshard()
 
-        for module in self.sharded:
-            for part in module.modules():
-                if isinstance(part, FSDPModule):
-                    part.reshard()
+    def _parts(self) -> list[FSDPModule]:
+        return [part for module in self.sharded for part in module.modules() if isinstance(part, FSDPModule)]
 
     def align(self, tensors: Sequence[Tensor]) -> None:
         """Give all ranks the first one's values; parts of a sharded model have been given theirs."""

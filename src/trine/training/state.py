@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -87,7 +88,9 @@ class RunState:
             CheckpointError: the checkpoint cannot be read, or is of another module.
         """
         ranks = self.ranks
-        self.identity = {"settings": settings.as_json(), "run": {**identity, "processes": ranks.size}}
+        # As it comes back from the file: tuples are lists there.
+        run = json.loads(json.dumps({**identity, "processes": ranks.size}))
+        self.identity = {"settings": settings.as_json(), "run": run}
         newest = ranks.tell(self.newest())
         if newest is None:
             checkpoints.seed_everything(settings.seed + ranks.rank)

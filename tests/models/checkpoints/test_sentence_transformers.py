@@ -257,3 +257,19 @@ def test_models_without_a_dense_head_cannot_be_written(trio, tmp_path):
     other = changed(trio("bert"), dense=None)
     with pytest.raises(UsageError, match="has no dense head"):
         other.export(tmp_path / "model", layout="sentence_transformers")
+
+
+def test_a_model_of_several_cls_tokens_cannot_be_said(trio, tmp_path):
+    import msgspec
+
+    from trine.models.long_text import with_mcls
+
+    encoder = trio("bert")
+    dense = msgspec.structs.replace(encoder.config.dense, pooling=("cls",))
+    pooled = Encoder(
+        msgspec.structs.replace(encoder.config, dense=dense, sparse=None, multi_vector=None),
+        backbone=encoder.backbone,
+        tokenizer=encoder.tokenizer,
+    )
+    with pytest.raises(UsageError, match="MCLS"):
+        with_mcls(pooled, every=8).export(tmp_path / "out", layout="sentence_transformers")

@@ -288,6 +288,8 @@ def _expressible(encoder: Encoder) -> DenseConfig:
     dense, text = encoder.config.dense, encoder.config.text
     if dense is None:
         raise UsageError(f"{encoder.name or 'this model'} has no dense head, which this layout is made for")
+    if text.cls_every is not None:
+        raise UsageError("this layout knows no further CLS tokens (MCLS); export the model without them")
     order = list(OLD_POOLINGS.values())
     if sorted(dense.pooling, key=order.index) != list(dense.pooling) or len(set(dense.pooling)) != len(dense.pooling):
         raise UsageError(f"this layout concatenates poolings only in the order {order}; the model has {dense.pooling}")
