@@ -26,13 +26,22 @@ from trine.types import Example
 ALL = ("dense", "sparse", "multi_vector", "all:m3")
 
 
+def _cls(lab: Lab, arm: str) -> Encoder:
+    """Contrastive training under CLS pooling, after pre-training or none; higher rates than this stall it."""
+
+    def make() -> Encoder:
+        start = lab.fresh(pooling="cls") if arm == "none" else lab.pretrained(arm, steps=200)
+        return lab.contrast(start, lab.pairs(), steps=150, learning_rate=5e-4)
+
+    return lab.kept(f"cls-{arm}", make)
+
+
 def pretraining(lab: Lab, results: Results) -> None:
     """RetroMAE > MLM > nothing, before the same contrastive training; CLS pooling, equal tokens."""
     for arm in ("none", "mlm", "retromae"):
 
         def make(arm: str = arm) -> Scores:
-            start = lab.fresh(pooling="cls") if arm == "none" else lab.pretrained(arm, steps=250)
-            return lab.measure(lab.contrast(start, lab.pairs(), steps=100))
+            return lab.measure(_cls(lab, arm))
 
         results.run(arm, lab.seed, make)
 
@@ -52,7 +61,7 @@ def consistency(lab: Lab, results: Results) -> None:
             for number, one in enumerate(part)
         ]
         wrong[name] = [number in chosen for number in range(len(part))]
-    steps = {"steps": 150}
+    steps = {"steps": 120}
     trained: list[Encoder] = []
 
     def on_noise() -> Encoder:
@@ -85,7 +94,7 @@ def batch(lab: Lab, results: Results) -> None:
     """Larger batches, at equal steps and at equal pairs; learning rate by the square root of the batch."""
     for size in (16, 64, 256):
         rate = 2e-3 * (size / 64) ** 0.5
-        for name, steps in (("equal steps", 100), ("equal pairs", 6400 // size)):
+        for name, steps in (("equal steps", 60), ("equal pairs", 3840 // size)):
             if size == 64 and name == "equal pairs":
                 continue
             results.run(
@@ -97,7 +106,7 @@ def batch(lab: Lab, results: Results) -> None:
             )
 
 
-def _mined(lab: Lab, kind: str, count: int = 3, limit: int = 6000) -> dict[str, list[Example]]:
+def _mined(lab: Lab, kind: str, count: int = 3, limit: int = 5000) -> dict[str, list[Example]]:
     base = lab.base()
     result = {}
     for name, part in lab.pairs(limit).items():
@@ -123,12 +132,12 @@ def negatives(lab: Lab, results: Results) -> None:
         results.run(kind, lab.seed, lambda kind=kind: lab.measure(lab.contrast(lab.base(), _mined(lab, kind), **tune)))
 
 
-M3 = {"steps": 200, "batch_size": 32, "learning_rate": 5e-4, "fresh_learning_rate": 4.0, "group_size": 2}
+M3 = {"steps": 150, "batch_size": 32, "learning_rate": 5e-4, "fresh_learning_rate": 4.0, "group_size": 2}
 
 
 def _m3(lab: Lab, name: str, **settings) -> Encoder:
     def make() -> Encoder:
-        mined = _mined(lab, "positive-aware", count=1, limit=8000)
+        mined = _mined(lab, "positive-aware", count=1, limit=5000)
         return lab.contrast(lab.base(), mined, "bge_m3_small", **{**M3, "vector_width": 32, **settings})
 
     return lab.kept(name, make)
@@ -144,10 +153,10 @@ def _reranker(lab: Lab) -> Reranker:
     folder = lab.work / "models" / f"reranker-{lab.seed}"
     if not folder.is_dir():
         start = Reranker.from_backbone(lab.base(), max_length=128, seed=lab.seed)
-        examples = [one for part in _mined(lab, "positive-aware", count=3, limit=8000).values() for one in part]
+        examples = [one for part in _mined(lab, "positive-aware", count=3, limit=5000).values() for one in part]
         settings = {
-            "steps": 300,
-            "batch_size": 16,
+            "steps": 250,
+            "batch_size": 12,
             "group_size": 4,
             "learning_rate": 1e-3,
             "seed": lab.seed,
@@ -251,7 +260,7 @@ def mcls(lab: Lab, results: Results) -> None:
     """Statutes of thousands of tokens under a model trained on 96: its one CLS, or one every so many tokens."""
 
     def make() -> Scores:
-        encoder = lab.kept("cls", lambda: lab.contrast(lab.pretrained("retromae", steps=250), lab.pairs(), steps=200))
+        encoder = _cls(lab, "retromae")
         data = read_beir(lab.world.long)
         found: Scores = {}
         short = evaluate(data, encoder, systems=["dense"], metrics=[METRIC])

@@ -89,7 +89,7 @@ class Lab:
                 "objective": objective,
                 "steps": steps,
                 "batch_size": 48,
-                "learning_rate": 2e-3,
+                "learning_rate": 1e-3,
                 "max_length": 96,
                 "seed": self.seed,
                 "save_every": 100_000,
@@ -105,7 +105,7 @@ class Lab:
 
     def base(self) -> Encoder:
         """The start of later stages: trained on all pairs with in-batch negatives."""
-        return self.kept("base", lambda: self.contrast(self.fresh(), self.pairs(), steps=200))
+        return self.kept("base", lambda: self.contrast(self.fresh(), self.pairs(), steps=150))
 
     def kept(self, name: str, make: Callable[[], Encoder]) -> Encoder:
         folder = self.work / "models" / f"{name}-{self.seed}"

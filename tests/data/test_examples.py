@@ -5,7 +5,7 @@ import lzma
 import numpy as np
 import pytest
 
-from trine.data.examples import ExampleList, open_examples, read_examples, text_key, write_examples
+from trine.data.examples import ExampleList, open_examples, read_examples, text_key
 from trine.errors import DataError, UnknownName, UsageError
 from trine.types import Example
 
@@ -158,14 +158,6 @@ def test_a_file_that_changes_underneath_is_noticed(tmp_path):
     with pytest.raises(DataError, match=r"a.jsonl:5: not valid JSON.*it was whole when it was opened"):
         source[4]
     assert source[0].query == "질문 0"
-
-
-def test_writing_and_reading_give_the_same(tmp_path):
-    examples = [Example("q", ("p",), ("n",), (1.0,), (0.0,), lang="ko"), Example("질", ("답",))]
-    assert write_examples(tmp_path / "a.jsonl", iter(examples)) == 2
-    source = open_examples(tmp_path / "a.jsonl")
-    assert list(source) == examples
-    assert source.facts.scored.tolist() == [True, False]
 
 
 def test_examples_in_memory_have_the_same_facts(tmp_path):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from trine.data.records import CsvRows, JsonLines, TextLines, layout_of, replacing, unpacked
+from trine.data.records import CsvRows, JsonLines, TextLines, layout_of, unpacked
 from trine.errors import DataError, MissingExtra
 
 
@@ -150,18 +150,3 @@ def test_parquet_reads_as_json_lines(tmp_path):
     (tmp_path / "b.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match="not a Parquet file"):
         unpacked(tmp_path / "b.parquet")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"old")
-
-    def half():
-        with replacing(path) as stream:
-            stream.write(b"half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        half()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from trine.errors import UnknownName, UsageError
-from trine.models.devices import choose_device, choose_dtype
+from trine.models.devices import choose_device, choose_dtype, seeded
 
 
 def present(monkeypatch, *, cuda=False, mps=False):
@@ -49,3 +49,14 @@ def test_dtype_by_device():
     for device, expected in (("cpu", torch.float32), ("cuda", torch.bfloat16), ("mps", torch.float16)):
         assert choose_dtype("auto", torch.device(device)) == expected
     assert choose_dtype("float16", torch.device("cpu")) == torch.float16
+
+
+def test_what_is_drawn_from_a_seed_leaves_no_trace():
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    with seeded(7):
+        inside = torch.rand(3)
+    assert torch.equal(torch.rand(2), expected)
+    with seeded(7, torch.device("cpu")):
+        assert torch.equal(torch.rand(3), inside)

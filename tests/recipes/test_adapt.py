@@ -167,6 +167,10 @@ def test_steps_fit_the_time_and_are_chosen_once(job):
 def test_wrong_settings_are_told_before_any_work(job):
     with pytest.raises(UnknownName, match="learning_rate"):
         adapt(job({"stage2.learnin_rate": "1"}))
+    with pytest.raises(UsageError, match="self_distillation"):
+        adapt(job({"stage2.modes": "dense"}))
+    with pytest.raises(UsageError, match="reads 48"):
+        adapt(job({"stage2.passage_length": "64"}))
     with pytest.raises(UsageError, match="above 0"):
         adapt(job({}, minutes=0))
     taken = job({}, out="taken")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trine.data.example_formats import FORMATS, Asked, Format, detect, example_record
-from trine.data.records import Content, Layout, Slot, layout_of, replacing, unpacked
+from trine.data.records import Content, Layout, Slot, layout_of, unpacked
 from trine.data.sources import Skipped, skipped
 from trine.errors import DataError, UsageError
 from trine.tables import resolve, unknown
@@ -235,16 +235,6 @@ def read_examples(
             on_skip(skipped(main, outcome, line=slot.line))
         elif outcome is not None:
             yield outcome
-
-
-def write_examples(path: str | os.PathLike[str], examples: Iterator[Example] | Sequence[Example]) -> int:
-    """Write examples as JSON lines in FlagEmbedding's columns, and give their number; replaces the file as a whole."""
-    encoder, count = msgspec.json.Encoder(), 0
-    with replacing(Path(path)) as stream:
-        for example in examples:
-            stream.write(encoder.encode(example_record(example)) + b"\n")
-            count += 1
-    return count
 
 
 class _Reader:

@@ -5,7 +5,6 @@ Packed files (.gz, .xz) and Parquet are unpacked once into an unnamed temporary 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import io
@@ -21,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol, TypeAlias, cast
+from typing import IO, Any, BinaryIO, Protocol, TypeAlias
 
 import msgspec
 
@@ -318,16 +317,3 @@ def decoded(raw: bytes) -> str:
         raise DataError(
             f"not UTF-8: byte {error.start + 1} of the record is 0x{raw[error.start]:02x}; save the file as UTF-8"
         ) from error
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content takes the place of `path` when the block ends, and vanishes when the block fails."""
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield cast(BinaryIO, stream)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise

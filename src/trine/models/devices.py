@@ -1,6 +1,9 @@
-"""Which device and which number format a model runs in."""
+"""Which device and which number format a model runs in, and what it draws at random there."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -35,3 +38,12 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise unknown(name, ["auto", *DTYPES], kind="dtype")
     return DTYPES[name]
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Draw from `seed`, on the CPU and on `device`, and leave the surrounding random state as it was."""
+    cuda = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.manual_seed(seed)
+        yield

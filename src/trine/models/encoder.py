@@ -5,7 +5,6 @@ Shapes: B texts, L tokens, H hidden size, D dense and d multi-vector dimensions,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from trine.errors import UsageError
 from trine.models.backbone import Backbone
 from trine.models.config import EncoderConfig
+from trine.models.fingerprints import fingerprint
 from trine.models.heads.dense import DenseHead
 from trine.models.heads.multi_vector import MultiVectorHead
 from trine.models.heads.sparse import SparseHead, SparseTensors
@@ -175,19 +175,10 @@ class Encoder(nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with any weight tensor, the configuration or the vocabulary; the same on every device and dtype.
-
-        Up to 256 values of each tensor go in, rounded to bfloat16, so that a model of gigabytes takes milliseconds.
-        """
-        digest = hashlib.sha256()
-        digest.update(msgspec.json.encode(msgspec.structs.replace(self.config, origin="")))
-        digest.update(repr(sorted(self.tokenizer.get_vocab().items())[:: max(len(self.tokenizer) // 4096, 1)]).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            flat = tensor.flatten()
-            sample = flat[:: max(len(flat) // 256, 1)][:256].to("cpu", torch.bfloat16).float().numpy()
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(sample.tobytes())
-        return digest.hexdigest()[:32]
+        """Changes with any weight tensor, the settings or the vocabulary; the same on every device and dtype."""
+        return fingerprint(
+            self, self.tokenizer, settings=msgspec.json.encode(msgspec.structs.replace(self.config, origin=""))
+        )
 
     # -- texts in, embeddings out ----------------------------------------------------------------------------------
 

@@ -5,13 +5,11 @@ Shapes: H hidden size, D dense and d multi-vector dimensions, V vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, Unpack, get_args
 
 import msgspec
-import torch
 
 from trine.errors import UsageError
 from trine.models.backbone import Backbone
@@ -26,6 +24,7 @@ from trine.models.config import (
     SparseConfig,
     TextConfig,
 )
+from trine.models.devices import seeded
 from trine.models.encoder import Encoder
 from trine.tables import unknown
 from trine.types import MODES, Mode
@@ -76,7 +75,7 @@ def fresh_encoder(
     _check(shape, pooling)
     wanted = _known(modes)
     special = _special_ids(tokenizer)
-    with _seeded(seed):
+    with seeded(seed):
         model = _transformer(tokenizer, shape)
     config = EncoderConfig(
         text=TextConfig(max_length=shape["max_length"]),
@@ -88,7 +87,7 @@ def fresh_encoder(
         untrained=wanted,
         origin="fresh",
     )
-    with _seeded(seed + 1):
+    with seeded(seed + 1):
         return Encoder(
             config, backbone=Backbone(model, masked_lm=False), tokenizer=copy.deepcopy(tokenizer), name="fresh"
         ).eval()
@@ -124,7 +123,7 @@ def with_heads(
         changes["sparse"] = _sparse(_special_ids(encoder.tokenizer), backbone.vocabulary_size)
     if "multi_vector" in wanted:
         changes["multi_vector"] = _multi_vector(encoder.tokenizer, backbone.hidden_size, vector_width)
-    with _seeded(seed):
+    with seeded(seed):
         result = Encoder(
             msgspec.structs.replace(encoder.config, **changes),
             backbone=backbone,
@@ -134,14 +133,6 @@ def with_heads(
     for mode in encoder.modes:
         getattr(result, mode).load_state_dict(getattr(encoder, mode).state_dict())
     return result.to(device=encoder.device, dtype=encoder.dtype).train(encoder.training)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from `seed` on the CPU, where modules are made, and leave the random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def _known(modes: Iterable[Mode]) -> tuple[Mode, ...]:

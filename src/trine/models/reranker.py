@@ -5,7 +5,6 @@ Shapes: N pairs, B pairs and L tokens of a batch.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trine.errors import UsageError
+from trine.models.devices import seeded
+from trine.models.fingerprints import fingerprint
 from trine.models.heads.layers import ACTIVATIONS
 from trine.models.rerankers.pairs import PairTokenizer, RerankerConfig
 from trine.tables import Row, resolve
@@ -155,19 +156,12 @@ class Reranker(nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with any weight tensor, the settings or the vocabulary; the same on every device and dtype.
-
-        Up to 256 values of each tensor go in, rounded to bfloat16, so that a model of gigabytes takes milliseconds.
-        """
-        digest = hashlib.sha256()
-        digest.update(msgspec.json.encode(msgspec.structs.replace(self.config, origin="", untrained=False)))
-        digest.update(repr(sorted(self.tokenizer.get_vocab().items())[:: max(len(self.tokenizer) // 4096, 1)]).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            flat = tensor.flatten()
-            sample = flat[:: max(len(flat) // 256, 1)][:256].to("cpu", torch.bfloat16).float().numpy()
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(sample.tobytes())
-        return digest.hexdigest()[:32]
+        """Changes with any weight tensor, the settings or the vocabulary; the same on every device and dtype."""
+        return fingerprint(
+            self,
+            self.tokenizer,
+            settings=msgspec.json.encode(msgspec.structs.replace(self.config, origin="", untrained=False)),
+        )
 
     # -- texts in, scores out --------------------------------------------------------------------------------------
 
@@ -259,8 +253,7 @@ def _with_head(source: Any, seed: int) -> Any:
 
     settings = copy.deepcopy(source.config)
     settings.num_labels = 1
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         try:
             model = transformers.AutoModelForSequenceClassification.from_config(settings)
         except ValueError as error:

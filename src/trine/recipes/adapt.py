@@ -38,9 +38,10 @@ from trine.recipes.card import Data, earlier_stages, stage, write_record
 from trine.recipes.config import PairRecipe, changed
 from trine.recipes.domain import Domain, prepare_domain
 from trine.recipes.measuring import Measurement, gain, measure
+from trine.recipes.prepare import prepared
 from trine.recipes.run import USE_ENCODER, working_folder
 from trine.recipes.stages import Stage, Stages
-from trine.recipes.training import Surroundings, train_encoder
+from trine.recipes.training import Surroundings, objective_of, train_encoder
 from trine.recipes.validation import Validation
 from trine.training.loop import CHECKPOINTS
 from trine.training.trackers import ProgressTracker
@@ -112,8 +113,9 @@ class _Work:
         self.model = self.start.fingerprint
         # As an index cuts them (three quarters of what the model reads).
         self.rules = PairRules(max_tokens=min(256, self.start.config.text.max_length * 3 // 4))
-        # Wrong settings are told before an hour of work, not after it.
-        self.recipes(examples=self.job.division.least_pairs)
+        # Settings that do not fit are told before an hour of work, not after it.
+        for chosen in self.recipes(examples=job.division.least_pairs):
+            objective_of(chosen, prepared(self.start, chosen))
 
     def load(self, folder: Path | None) -> Encoder:
         """The start, or the model of a stage."""
@@ -255,9 +257,10 @@ class _Work:
         """The recipe with its number of steps; chosen once, so that a resumed run has the same."""
         settings, examples = self.settings[name], sum(map(len, sources))
         if not pace.has_length(settings):
-            # Besides training: encoding for the filter and the negatives, the last measurement, those on the way.
-            other = 2 * before.seconds + pace.EVALUATIONS * before.facts["validation_seconds"]
-            seconds = _SHARES[name] * (60 * self.job.minutes - self.stages.seconds) - other
+            # Still to come besides training: the last measurement, with encoding for filter and negatives half as much
+            # again, and those on the way.
+            left = 60 * self.job.minutes - self.stages.seconds - 1.5 * before.seconds
+            seconds = _SHARES[name] * left - pace.EVALUATIONS * before.facts["validation_seconds"]
 
             def work(folder: Path) -> dict[str, Any]:
                 found = pace.measured_pace(self.load(None), sources, recipe, folder / "probe")

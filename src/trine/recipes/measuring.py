@@ -51,8 +51,6 @@ def measure(data: Dataset, encoder: Encoder, *, bm25: bool = True, progress: boo
         bm25: whether BM25, alone and fused with the model, stands beside it.
         progress: show a bar.
     """
-    # Kept by the encoder, and of the weights before they were trained.
-    encoder.__dict__.pop("fingerprint", None)
     report = evaluate(data, encoder, systems=systems_of(encoder.modes, bm25=bm25), metrics=[METRIC], progress=progress)
     return Measurement(
         values={result.system.name: result.metrics[METRIC].mean for result in report.results},

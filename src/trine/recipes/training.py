@@ -18,6 +18,7 @@ from trine.data.examples import Source
 from trine.data.memory import MemoryModel, ModelShape
 from trine.data.sampling import Sampling
 from trine.errors import UsageError
+from trine.models.devices import seeded
 from trine.models.encoder import Encoder
 from trine.models.reranker import Reranker
 from trine.objectives import ranking
@@ -221,8 +222,7 @@ def objective_of(recipe: PairRecipe, encoder: Encoder, teacher: TeacherVectors |
     if follows == "cosine" and teacher is not None and teacher.width != encoder.dimensions["dense"]:
         projection = (encoder.dimensions["dense"], teacher.width)
     sparse = "sparse" in recipe.modes
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+    with seeded(recipe.seed):
         return EmbeddingObjective(
             modes=recipe.modes,
             temperature=recipe.temperature,

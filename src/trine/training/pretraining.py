@@ -6,8 +6,7 @@ Sources: RetroMAE (arXiv 2205.12035, section 3), DupMAE (arXiv 2305.02564, secti
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -20,6 +19,7 @@ from trine.encoding.batches import TokenBudget
 from trine.encoding.engine import pad
 from trine.errors import UsageError
 from trine.models.backbone import Backbone, Prediction
+from trine.models.devices import seeded
 from trine.models.encoder import Encoder
 from trine.models.heads.sparse import largest_logits
 from trine.models.tokenization import Tokens, word_starts
@@ -143,8 +143,7 @@ class PretrainingModel(nn.Module):
         self.register_buffer("special", special, persistent=False)
         self.register_buffer("ordinary", known[~torch.isin(known, special)], persistent=False)
         self.register_buffer("starts", torch.from_numpy(word_starts(tokenizer, width=size)), persistent=False)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.head = None if self.backbone.masked_lm else _Head(self.backbone)
             self.decoder = None if self.settings.objective == "mlm" else self._fresh_decoder()
             self.positions = None
@@ -326,7 +325,7 @@ def token_step(
     counts = {name: max(ranks.mean(count), 1e-9) for name, count in sorted(counted.items())}
     sums: dict[str, Tensor] = {}
     for number, chunk in enumerate(chunks):
-        with ranks.holding_gradients(number < len(chunks) - 1), _dropout(chunk):
+        with ranks.holding_gradients(number < len(chunks) - 1), seeded(chunk.seed, chunk.ids_BL.device):
             with torch.autocast(chunk.ids_BL.device.type, dtype=precision, enabled=precision is not None):
                 parts = model(chunk)
             shares = {name: part / counts[name] for name, part in parts.items()}
@@ -338,15 +337,6 @@ def token_step(
 
 def _weighted(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     return torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-
-
-@contextlib.contextmanager
-def _dropout(chunk: TextChunk) -> Iterator[None]:
-    """Draw from the chunk's own seed, and leave the surrounding random state as it was."""
-    device = chunk.ids_BL.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(chunk.seed)
-        yield
 
 
 class _Head(nn.Module):

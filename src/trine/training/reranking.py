@@ -9,7 +9,6 @@ Shapes: B queries, G candidates of each, L tokens of a batch.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from trine.data.sampling import Part, Sampler, Sampling
 from trine.encoding.batches import TokenBudget
 from trine.encoding.engine import pad
 from trine.errors import DataError, UsageError
+from trine.models.devices import seeded
 from trine.models.encoder import Batch
 from trine.models.reranker import Reranker
 from trine.models.rerankers.pairs import PairTokenizer
@@ -201,7 +201,7 @@ def reranker_step(
         rows = (groups[:, None] * batch.group_size + np.arange(batch.group_size)).ravel()
         inputs = pad(batch.pairs, rows, kind="passage", device=device)
         last = number == len(chunks) - 1
-        with ranks.holding_gradients(not last), _dropout(batch.seed + number, device):
+        with ranks.holding_gradients(not last), seeded(batch.seed + number, device):
             with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
                 logits_BG = score(inputs).view(len(groups), batch.group_size)
             part = loss(logits_BG.float(), _teacher(batch, groups, device)) * (len(groups) / len(batch))
@@ -223,14 +223,6 @@ def _teacher(batch: RerankingBatch, groups: NDArray[np.int64], device: torch.dev
     if batch.teacher_scores_BG is None:
         return None
     return torch.from_numpy(batch.teacher_scores_BG[groups]).to(device)
-
-
-@contextlib.contextmanager
-def _dropout(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from a seed of its own, and leave the surrounding random state as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _estimated(source: Source, pairs: PairTokenizer) -> NDArray[np.int64]:

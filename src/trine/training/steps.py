@@ -8,13 +8,14 @@ pass and gives the same gradients.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from trine.models.devices import seeded
 from trine.objectives.base import Embedded, Losses, Objective, PairBatch
 from trine.training.embedding import Chunk
 
@@ -123,14 +124,5 @@ def _in_order(parts: Sequence[Embedded], side: Sequence[Chunk]) -> Embedded:
 
 
 def _replayed(embed: Callable[[Chunk], Embedded], chunk: Chunk) -> Embedded:
-    with _dropout(chunk):
+    with seeded(chunk.seed, chunk.batch.ids_BL.device):
         return embed(chunk)
-
-
-@contextlib.contextmanager
-def _dropout(chunk: Chunk) -> Iterator[None]:
-    """Draw from the chunk's own seed, and leave the surrounding random state as it was."""
-    device = chunk.batch.ids_BL.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(chunk.seed)
-        yield
