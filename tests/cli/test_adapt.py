@@ -102,6 +102,9 @@ def test_what_is_not_there_is_not_found_and_too_little_says_what_is_needed(run, 
     assert run("adapt", "nothing", "--out", "mine", "--model", start).exit_code == 4
     assert run("adapt", docs, "--out", "mine", "--model", "nowhere").exit_code == 4
     assert run("adapt", docs, "--out", "mine", "--model", start, "--held-out", "nothing").exit_code == 4
+    result = run("adapt", docs, "--out", "mine", "--model", start, "--held-out", docs)
+    assert result.exit_code == 5
+    assert "corpus.jsonl" in result.stderr
     result = run("adapt", docs, "--out", "mine", "--model", start)
     assert result.exit_code == 2
     assert "40 queries to measure on" in result.stderr

@@ -45,6 +45,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     tiny.encoder("bert").save(folder / "start")
     village.write(folder / "docs")
+    (folder / "docs" / "nowhere.md").symlink_to(folder / "docs" / "gone.md")
     return folder
 
 
@@ -68,6 +69,7 @@ def adapted(home):
 def test_a_model_learns_what_the_documents_say_between_the_lines(adapted):
     assert adapted.better
     assert adapted.gain.low > 0.2
+    assert [item["path"][-10:] for item in adapted.skipped] == ["nowhere.md"]
     assert adapted.after.values["bm25"] == adapted.before.values["bm25"] < 0.1
     assert adapted.gain.mean == pytest.approx(
         adapted.after.values[adapted.system] - max(adapted.before.values[name] for name in adapted.before.own)

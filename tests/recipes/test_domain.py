@@ -37,7 +37,7 @@ def docs(tmp_path_factory):
         lines = [f"# 제품 {words[0]}", "", LINE.format(number, 0, words[0], words[1])]
         for part, word in enumerate(words[1:], 1):
             lines += ["", f"## 방법 {word}", "", LINE.format(number, part, word, words[0])]
-        shared = LINE.format("모든", "같은", "공통", "함께") + f" 이 문단은 모든 문서에 거의 그대로 들어 있는 안내이다. {number}"
+        shared = LINE.format("모든", "같은", "공통", "함께") + f" 거의 그대로 모든 문서에 들어 있다. {number}"
         lines += ["", "## 지원을 받는 방법과 연락할 곳", "", shared]
         (folder / f"{number:02}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "copy.md").write_text((folder / "03.md").read_text(encoding="utf-8"), encoding="utf-8")
@@ -68,7 +68,8 @@ def test_nothing_that_is_asked_is_trained_on(domain):
 
 def test_what_the_documents_share_was_there_and_was_taken_out(domain):
     found = domain.facts["overlap"]
-    assert found["examples"] - found["kept"] == sum(found["by_reason"].values()) >= domain.facts["training"]["documents"]
+    assert found["examples"] - found["kept"] == sum(found["by_reason"].values())
+    assert found["examples"] - found["kept"] >= domain.facts["training"]["documents"]
     assert found["kept"] == len(domain.pairs)
 
 

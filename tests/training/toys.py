@@ -148,7 +148,8 @@ def assert_close(found, wanted, *, relative=1e-6):
     scale = max(float(tensor.abs().max()) for tensor in wanted.values())
     assert scale > 1e-3, "gradients that vanish prove nothing"
     for name, tensor in wanted.items():
-        assert float((found[name] - tensor).abs().max()) <= relative * scale, name
+        gap = float((found[name] - tensor).abs().max()) / scale
+        assert gap <= relative, f"{name}: {gap:.2g}"
 
 
 # -- a network of numbers --------------------------------------------------------------------------------------------

@@ -69,8 +69,8 @@ def adapt(  # noqa: PLR0913 -- a command's parameters are its options
     better than its start. If it is not, it is not written. The same call goes on with a run that was stopped.
     """
     output = Output(json=json, quiet=quiet)
-    require_paths([*paths, *([] if held_out is None else [str(held_out)])])
     division = _division(share, seed, judged=held_out is not None)
+    require_paths([*paths, *([] if held_out is None else [str(held_out)])])
     silence_libraries()
     from trine.recipes.adapt import adapt as run
     from trine.recipes.adaptation import Adaptation

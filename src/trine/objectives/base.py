@@ -142,6 +142,18 @@ class PairBatch:
     """int64 hashes of the texts: equal keys are equal texts, which are never each other's negatives."""
     passage_keys_P: Tensor | None = None
 
+    def block(self, first: int, last: int) -> PairBatch:
+        """The same batch, of which only this rank's queries from `first` to `last` are to be answered for."""
+        start = self.rows.indices(len(self.queries))[0]
+        own = slice(first, last)
+        return replace(
+            self,
+            rows=slice(start + first, start + last),
+            teacher_scores_RG=None if self.teacher_scores_RG is None else self.teacher_scores_RG[own],
+            teacher_queries_RE=None if self.teacher_queries_RE is None else self.teacher_queries_RE[own],
+            teacher_passages_RGE=None if self.teacher_passages_RGE is None else self.teacher_passages_RGE[own],
+        )
+
     @property
     def row_numbers(self) -> Tensor:
         """(R,) numbers of this rank's queries."""
@@ -159,7 +171,11 @@ class Losses:
 
 
 class Objective(Protocol):
-    """A loss over a batch of pairs; an `nn.Module` where it has parameters of its own, such as a learnt temperature."""
+    """A loss over a batch of pairs; an `nn.Module` where it has parameters of its own, such as a learnt temperature.
+
+    An attribute ``by_query = False`` says that the losses of some queries do not add up to that of all, so that they
+    must not be taken in blocks.
+    """
 
     def __call__(self, batch: PairBatch) -> Losses:
         """The loss of this rank's queries."""

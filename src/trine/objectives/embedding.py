@@ -67,6 +67,11 @@ class EmbeddingObjective(nn.Module):
         self.projection = nn.Linear(*self.settings.projection) if self.settings.projection else None
 
     @property
+    def by_query(self) -> bool:
+        """Whether the losses of some queries add up to that of all; geometry compares the texts with each other."""
+        return self.settings.embedding_distillation != "geometry"
+
+    @property
     def temperature(self) -> Tensor | float:
         """What similarities are divided by; a tensor with a gradient where it is learnt."""
         return self.settings.temperature if self.log_scale is None else torch.exp(-self.log_scale)

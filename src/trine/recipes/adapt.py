@@ -134,7 +134,8 @@ class _Work:
         """Documents to pairs and judged sets."""
         job = self.job
         files = [(file.name, *_state(file.path)) for file in list_files(job.documents).files]
-        judged = [] if job.held_out is None else sorted(job.held_out.rglob("*.*"))
+        patterns = () if job.held_out is None else ("*.jsonl*", "qrels*", "qrels/*")
+        judged = sorted(path for pattern in patterns for path in (job.held_out or Path()).glob(pattern))
         needs = {
             "files": files,
             "held_out": [(path.name, *_state(path)) for path in judged],
@@ -409,5 +410,6 @@ def _domain(done: Stage) -> Domain:
 
 
 def _state(path: Path) -> tuple[int, int]:
-    found = os.stat(path)
+    # Of a link itself, where it leads nowhere: that is a document that cannot be read, and told as such.
+    found = os.stat(path) if path.exists() else os.lstat(path)
     return found.st_size, found.st_mtime_ns

@@ -118,13 +118,14 @@ def prepare_domain(
         validation=chosen.validation.least,
         training=chosen.least_pairs,
     )
+    own_test = None if held_out is None else read_beir(held_out)
     documents, counts = _read(paths, progress=progress)
     kinds = [*DEFAULT_KINDS, SENTENCES]
     found = weak_pairs(documents, kinds=kinds, rules=rules, spans=spans, progress=progress)
     pairs, sentences = _sorted(found.pairs, least.held_out + least.validation + least.training)
     divided = _divide(documents, pairs, chosen, judged=held_out is not None)
     everything = passages_of([*divided.held_out, *divided.validation, *divided.training], rules=rules, spans=spans)
-    test = _test(divided, everything, chosen, folder / "held_out") if held_out is None else read_beir(held_out)
+    test = own_test or _test(divided, everything, chosen, folder / "held_out")
     validation = _validation(divided, everything, chosen, folder / "validation")
     kept, clean = _clear(divided.training_pairs, [test, validation])
     sizes = _Sizes(len(test.judged), len(validation.judged), len(kept))

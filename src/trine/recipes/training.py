@@ -100,7 +100,7 @@ def train_encoder(
     whole = _sharded(module, encoder, recipe, around.ranks)
     objective: Any = module["objective"]
     if around.teacher is not None:
-        objective = partial(_taught, module["objective"], around.teacher)
+        objective = _Taught(module["objective"], around.teacher)
     embed = embedder(
         encoder,
         modes=recipe.modes,
@@ -297,9 +297,20 @@ def _pairing(recipe: PairRecipe, encoder: Encoder) -> Pairing:
     )
 
 
-def _taught(objective: nn.Module, teacher: TeacherVectors, batch: PairBatch) -> Losses:
-    losses: Losses = objective(teacher.beside(batch))
-    return losses
+@dataclass(frozen=True, slots=True)
+class _Taught:
+    """An objective whose batches bring the teacher's embeddings along."""
+
+    objective: Any
+    teacher: TeacherVectors
+
+    @property
+    def by_query(self) -> bool:
+        return bool(self.objective.by_query)
+
+    def __call__(self, batch: PairBatch) -> Losses:
+        losses: Losses = self.objective(self.teacher.beside(batch))
+        return losses
 
 
 def _ranking_loss(recipe: RerankerRecipe) -> RankingLoss:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trine.models.devices import seeded
 from trine.objectives.base import Embedded, Losses, Objective, PairBatch
 from trine.training.embedding import Chunk
+
+LIMIT = 1 << 21
+"""Similarities of queries and passages held at a time: 8 MiB of float32, of which a loss makes some ten copies."""
 
 
 class Ranks(Protocol):
@@ -95,11 +99,32 @@ def _loss_of(found: Sequence[Embedded], work: Work, objective: Objective, ranks:
         for leaf in part.leaves():
             leaf.requires_grad_()
     cut = len(work.queries)
-    all_queries, rows = ranks.gather(_in_order(found[:cut], work.queries))
-    all_passages, _ = ranks.gather(_in_order(found[cut:], work.passages))
-    losses = objective(work.pair(all_queries, all_passages, rows))
-    losses.total.backward()
-    return replace(losses, total=losses.total.detach())
+    queries, rows = ranks.gather(_in_order(found[:cut], work.queries))
+    passages, _ = ranks.gather(_in_order(found[cut:], work.passages))
+    both = (queries, passages)
+    sides = [side.with_leaves([leaf.detach().requires_grad_() for leaf in side.leaves()]) for side in both]
+    losses = _block_by_block(work.pair(sides[0], sides[1], rows), objective)
+    for side, detached in zip(both, sides, strict=True):
+        _pull_back(side, detached)
+    return losses
+
+
+def _block_by_block(batch: PairBatch, objective: Objective) -> Losses:
+    """The loss and its gradients, some queries at a time: matrices of all queries and passages need not fit at once.
+
+    An objective is the mean over its queries, or one number of the whole batch, so that its blocks add up.
+    """
+    count = len(batch.row_numbers)
+    size = max(LIMIT // max(len(batch.passages), 1), 1) if getattr(objective, "by_query", True) else count
+    sums: dict[str, Tensor] = {}
+    for first in range(0, count, size):
+        last = min(first + size, count)
+        losses = objective(batch if size >= count else batch.block(first, last))
+        share = (last - first) / count
+        (losses.total * share).backward()
+        for name, value in {"": losses.total.detach(), **losses.parts}.items():
+            sums[name] = sums[name] + value * share if name in sums else value * share
+    return Losses(sums.pop(""), sums)
 
 
 def _pull_back(part: Embedded, cached: Embedded) -> None:
