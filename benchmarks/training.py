@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="pairs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--chunk-tokens", type=int, default=4096, help="of trine, padding included")
+    parser.add_argument("--chunk-tokens", type=int, default=1024, help="of trine, padding included")
     parser.add_argument("--setting", choices=SETTINGS, action="append", help="only this; may be given again")
     parser.add_argument("--quick", action="store_true", help="batches of 8, 2 rounds, float32")
     options = parser.parse_args()

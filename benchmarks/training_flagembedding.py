@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from training_loop import adamw, serve, set_dropout
+import torch
+from training_loop import Step, adamw, serve, set_dropout
 
 
-def flag_embedding(job: SimpleNamespace) -> Callable[[], tuple[int, float]]:
+def flag_embedding(job: SimpleNamespace) -> tuple[torch.optim.Optimizer, Step]:
     """Its runner's model, its collator, self-distillation from the first step, in-batch negatives."""
     from FlagEmbedding.abc.finetune.embedder import AbsEmbedderCollator
     from FlagEmbedding.finetune.embedder.encoder_only.m3.modeling import EncoderOnlyEmbedderM3Model
@@ -44,7 +44,7 @@ def flag_embedding(job: SimpleNamespace) -> Callable[[], tuple[int, float]]:
         tokens = sum(int(batch[side]["attention_mask"].sum()) for side in ("queries", "passages"))
         return tokens, float(loss)
 
-    return step
+    return optimizer, step
 
 
 if __name__ == "__main__":

@@ -23,14 +23,32 @@ def adamw(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.AdamW:
     return torch.optim.AdamW(list(parameters), lr=2e-5, weight_decay=0.01, fused=True)
 
 
-def serve(start: Callable[[SimpleNamespace], Callable[[], tuple[int, float]]]) -> None:
-    """Make the side that the job asks for, and take steps: `start` gives a function that returns tokens and loss."""
+def remember(optimizer: torch.optim.Optimizer) -> None:
+    """Make the optimizer's state, which otherwise appears at the end of the first step and is missing at its peak."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+Step = Callable[[], tuple[int, float]]
+"""Takes a step; its tokens without padding, and its loss."""
+
+
+def serve(start: Callable[[SimpleNamespace], tuple[torch.optim.Optimizer, Step]]) -> None:
+    """Make the side that the job asks for, and take steps when told to."""
     job = SimpleNamespace(**json.loads(sys.argv[1]))
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
     answers, sys.stdout = sys.stdout, sys.stderr
-    step = start(job)
+    optimizer, step = start(job)
     loaded = resident()
+    remember(optimizer)
 
     def answer(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--small", type=int, default=64)
     parser.add_argument("--large", type=int, default=4096)
-    parser.add_argument("--chunk-tokens", type=int, default=4096, help="of trine, padding included")
+    parser.add_argument("--chunk-tokens", type=int, default=1024, help="of trine, padding included")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()

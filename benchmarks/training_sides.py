@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from training_loop import adamw, serve, set_dropout
+from training_loop import Step, adamw, serve, set_dropout
 
 TEMPERATURE = 0.05
 """sentence-transformers' default scale of 20."""
 
 
-def sentence_transformers(job: SimpleNamespace) -> Callable[[], tuple[int, float]]:
+def sentence_transformers(job: SimpleNamespace) -> tuple[torch.optim.Optimizer, Step]:
     """As its trainer does: batches in random order, each column padded to its longest text, fused AdamW, clipping."""
     from sentence_transformers import SentenceTransformer, losses
 
@@ -40,7 +40,7 @@ def sentence_transformers(job: SimpleNamespace) -> Callable[[], tuple[int, float
         optimizer.zero_grad()
         return tokens, float(loss)
 
-    return step
+    return optimizer, step
 
 
 def _shuffled(count: int, size: int, *, seed: int) -> Iterator[list[int]]:
@@ -50,7 +50,7 @@ def _shuffled(count: int, size: int, *, seed: int) -> Iterator[list[int]]:
         yield from (order[start : start + size] for start in range(0, count - size + 1, size))
 
 
-def trine(job: SimpleNamespace) -> Callable[[], tuple[int, float]]:
+def trine(job: SimpleNamespace) -> tuple[torch.optim.Optimizer, Step]:
     """Its batches, steps and objective, with the same optimizer and clipping."""
     from trine import Encoder
     from trine.data.examples import open_examples
@@ -91,7 +91,7 @@ def trine(job: SimpleNamespace) -> Callable[[], tuple[int, float]]:
         optimizer.zero_grad()
         return batch.tokens, float(losses.total)
 
-    return step
+    return optimizer, step
 
 
 if __name__ == "__main__":

@@ -48,3 +48,30 @@ def test_a_folder_that_holds_something_is_refused(run, converted, home):
     (home / "out" / "mine.txt").write_text("keep me")
     assert run("convert", "any", "out").exit_code == 2
     assert [path.name for path in (home / "out").iterdir()] == ["mine.txt"]
+
+
+def test_long_texts(run, converted, trio, home, monkeypatch):
+    import msgspec
+
+    source = trio("xlm_roberta")
+    dense = msgspec.structs.replace(source.config.dense, pooling=("cls",))
+    heads = {"sparse": None, "multi_vector": None}
+    config = msgspec.structs.replace(source.config, dense=dense, **heads)
+    pooled = Encoder(config, backbone=source.backbone, tokenizer=source.tokenizer)
+    monkeypatch.setattr(encoders, "read_encoder", lambda name, **how: pooled)
+    result = run("convert", "any", "out", "--max-length", "200", "--mcls", "20")
+    assert result.exit_code == 0, result.output
+    found = Encoder.load(home / "out", device="cpu")
+    assert found.max_length == 200
+    assert found.config.text.cls_every == 20
+    long = " ".join(TEXTS * 12)
+    one, other = found.encode([long, long + " 끝"], modes=["dense"]).dense
+    assert not np.allclose(one, other)
+    expected = pooled.encode(TEXTS, modes=["dense"]).dense
+    np.testing.assert_allclose(found.encode(TEXTS, modes=["dense"]).dense, expected, atol=1e-5)
+
+
+def test_positions_that_the_model_has_already(run, converted):
+    result = run("convert", "any", "out", "--max-length", "10")
+    assert result.exit_code == 2
+    assert "nothing to extend" in result.stderr

@@ -73,7 +73,7 @@ def test_steps_fill_the_time_or_the_epochs_whichever_ends_first(encoder):
 def test_measurements_and_checkpoints_are_spread_over_the_steps(encoder):
     chosen = first_recipe(encoder, examples=640, settings={"steps": "100"}, seed=0)
     spread = with_intervals(chosen, {}, examples=640)
-    assert (spread.evaluate_every, spread.save_every, spread.keep) == (17, 17, 1)
+    assert (spread.evaluate_every, spread.save_every, spread.keep) == (20, 20, 1)
     assert with_intervals(chosen, {"save_every": "100"}, examples=640).save_every == chosen.save_every
 
 

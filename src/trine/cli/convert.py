@@ -13,7 +13,7 @@ from trine.cli.options import MODEL_PANEL, DType, Json, Quiet
 from trine.cli.output import Output
 
 
-def convert(
+def convert(  # noqa: PLR0913 -- a command's parameters are its options
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or an id on the hub.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
     layout: Annotated[
@@ -48,6 +48,24 @@ def convert(
             help="Pooling of a bare transformer: cls, mean, max, last_token, ...",
         ),
     ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length",
+            metavar="TOKENS",
+            show_default=False,
+            help="Give the model positions for texts of that length; it should then be trained on long texts.",
+        ),
+    ] = None,
+    mcls: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TOKENS",
+            show_default=False,
+            help="Put a CLS after every so many tokens and average them: long texts for a model that pools CLS and was "
+            "trained on short ones.",
+        ),
+    ] = None,
     dtype: DType = "auto",
     json: Json = False,
     quiet: Quiet = False,
@@ -61,9 +79,14 @@ def convert(
     """
     output = Output(json=json, quiet=quiet)
     from trine.models.checkpoints import EXPORTS
+    from trine.models.long_text import extend_positions, with_mcls
 
     chosen = one_of(layout, EXPORTS, kind="export layout")
     encoder = load_encoder(model, device="cpu", dtype=dtype, layout=read_as, profile=profile, pooling=pooling)
+    if max_length is not None:
+        encoder = extend_positions(encoder, max_length)
+    if mcls is not None:
+        encoder = with_mcls(encoder, every=mcls)
     folder = encoder.export(out.expanduser(), layout=chosen)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     if output.json:

@@ -35,8 +35,9 @@ SHARE = 0.15
 SENTENCES = "first_sentence"
 """The kind of pair that is apart from the others: every passage of two sentences gives one, and it is torn out of one
 text. It joins the others only where they are too few."""
-_CORPUS = 1000
-"""Passages of the validation set, where its own documents have fewer: it is measured several times in training."""
+_CORPUS = 300
+"""Passages of the validation set, unless more are asked for: it is measured several times while a model trains, and
+encoding 1,000 passages each time took as long as the training between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,9 @@ def _divide(documents: Sequence[Document], pairs: Sequence[WeakPair], division: 
 
 def _test(divided: _Divided, passages: Sequence[Document], division: Division, folder: Path) -> Dataset:
     """The held-out documents' queries over the passages of all documents, written to `folder`."""
-    corpus = _some(passages, divided.held_out, most=division.most_corpus, seed=division.seed)
+    wanted = _ids(divided.held_out)
+    own = [passage.metadata["document"] in wanted for passage in passages]
+    corpus = _some(passages, own, most=division.most_corpus, seed=division.seed)
     others = [*divided.validation_pairs, *divided.training_pairs]
     data = judged_set(divided.held_out_pairs, corpus, others=others, name="held-out documents")
     write_set(data, folder)
@@ -231,10 +234,13 @@ def _test(divided: _Divided, passages: Sequence[Document], division: Division, f
 
 
 def _validation(divided: _Divided, passages: Sequence[Document], division: Division, folder: Path) -> Dataset:
-    """The validation documents' queries over their passages and some of the training documents'."""
+    """The validation documents' queries over the passages that answer them and some others, not of held-out ones."""
     away = _ids(divided.held_out)
     learned = [passage for passage in passages if passage.metadata["document"] not in away]
-    corpus = _some(learned, divided.validation, most=_CORPUS, seed=division.seed)
+    answers = {canonical(text) for pair in divided.validation_pairs for text in pair.example.positives}
+    corpus = _some(
+        learned, [canonical(passage.text) in answers for passage in learned], most=_CORPUS, seed=division.seed
+    )
     data = judged_set(divided.validation_pairs, corpus, others=divided.training_pairs, name="validation documents")
     write_set(data, folder)
     return data
@@ -248,13 +254,14 @@ def _ids(documents: Sequence[Document]) -> set[str]:
     return {document.id for document in documents}
 
 
-def _some(passages: Sequence[Document], asked: Sequence[Document], *, most: int, seed: int) -> list[Document]:
-    """The passages of the documents that are asked about, and of the others as many as make `most`, by seed."""
-    wanted = _ids(asked)
-    own = [passage for passage in passages if passage.metadata["document"] in wanted]
-    others = [passage for passage in passages if passage.metadata["document"] not in wanted]
-    drawn = np.random.default_rng(seed).permutation(len(others))[: max(most - len(own), 0)]
-    return [*own, *(others[number] for number in sorted(drawn.tolist()))]
+def _some(passages: Sequence[Document], own: Sequence[bool], *, most: int, seed: int) -> list[Document]:
+    """The passages that are `own`, and of the others as many as make `most`, by seed."""
+    others = [number for number, mine in enumerate(own) if not mine]
+    drawn = np.random.default_rng(seed).permutation(others)[: max(most - sum(own), 0)]
+    chosen = set(drawn.tolist())
+    return [
+        passage for number, (passage, mine) in enumerate(zip(passages, own, strict=True)) if mine or number in chosen
+    ]
 
 
 def _clear(pairs: Sequence[WeakPair], sets: Sequence[Dataset]) -> tuple[list[WeakPair], Decontaminated]:

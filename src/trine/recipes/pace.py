@@ -18,7 +18,7 @@ from trine.recipes.training import LOG, Surroundings, steps_of, train_encoder
 from trine.tables import unknown
 
 STAGES = ("stage1", "stage2")
-EVALUATIONS = 6
+EVALUATIONS = 5
 """Measurements on the validation set in a stage."""
 _PROBE_STEPS, _PROBE_BATCH = 3, 16
 _LEAST_STEPS = 10
