@@ -105,3 +105,15 @@ def test_what_cannot_be_used_says_what_can(run, pairs, arguments, named):
 
 def test_missing_data(run, start):
     assert run("train", "e5_pretrain_small", "nothing.jsonl", "-m", start, "-o", "out", *SETTINGS).exit_code == 5
+
+
+def test_columns_of_any_name(run, home, start):
+    table = home / "table.tsv"
+    table.write_text(
+        "".join(f"{a}\t{b}\t{n}\n" for n, (a, b) in enumerate([("질문", "답"), *[("q", "a")] * 4])), "utf-8"
+    )
+    options = ["--model", start, "--out", "better", "--columns", "질문,답", *SETTINGS]
+    assert run("train", "e5_pretrain_small", table, *options).exit_code == 0
+    refused = run("train", "e5_pretrain_small", table, "--format", "colums", "--model", start, "--out", "x")
+    assert refused.exit_code == 2
+    assert "did you mean 'columns'" in refused.stderr

@@ -56,6 +56,23 @@ def train(  # noqa: PLR0913 -- a command's parameters are its options
         list[str] | None,
         typer.Option(metavar="SOURCE=NAME", show_default=False, help="Licence of a source, for the model card."),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="Format of the data, where the first record does not say it: flag_embedding, columns, distillation, "
+            "pairs, text, beir.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            show_default=False,
+            help="Columns of the data in the order anchor, positive, negatives, scores; others are left out.",
+        ),
+    ] = None,
     skip_errors: Annotated[
         bool, typer.Option("--skip-errors", help="Leave bad lines of the data out, and report them.")
     ] = False,
@@ -102,6 +119,8 @@ def train(  # noqa: PLR0913 -- a command's parameters are its options
         validation=validation,
         teacher=teacher,
         licences=_pairs(licence, "--licence"),
+        format=format,
+        columns=[name.strip() for name in columns.split(",")] if columns else (),
         on_error="skip" if skip_errors else "raise",
         device=device,
         tensorboard=tensorboard,

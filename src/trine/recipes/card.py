@@ -96,7 +96,7 @@ def card(stages: Sequence[Mapping[str, Any]], *, title: str, use: str) -> str:
     for number, one in enumerate(stages, start=1):
         recipe = one["recipe"]
         lines += [f"## Stage {number}: {recipe['name']}", ""]
-        lines += [f"After {recipe['source']}. Started from `{one['start']}`; {one['steps']:,} steps of"]
+        lines += [f"After {recipe['source']}. Started from `{one['start']}`; {one['steps']:,} steps with"]
         lines += [f"{recipe['batch_size']:,} examples, seed {recipe['seed']}.", ""]
         lines += _metrics(one["metrics"])
         lines += ["| data | examples | licence | hash |", "|---|---|---|---|"]

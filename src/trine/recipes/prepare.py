@@ -27,7 +27,8 @@ def prepared(encoder: Encoder, recipe: PairRecipe) -> Encoder:
     if longest > encoder.config.text.max_length:
         raise UsageError(
             f"recipe {recipe.name} trains on up to {longest} tokens, but {encoder.name or 'the model'} reads "
-            f"{encoder.config.text.max_length}; set query_length and passage_length, or extend its positions first"
+            f"{encoder.config.text.max_length}; set query_length and passage_length, or extend its positions first "
+            "(trine convert --max-length)"
         )
     stale: set[Mode] = set(encoder.config.untrained) - {"dense"}
     bare = _rebuilt(encoder, _configured(encoder.config, recipe, stale))

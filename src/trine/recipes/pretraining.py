@@ -42,7 +42,7 @@ def pretrain(
     if recipe.max_length > longest:
         raise UsageError(
             f"recipe {recipe.name} trains on {recipe.max_length} tokens, but {encoder.name or 'the model'} reads "
-            f"{longest}; set max_length, or extend its positions first"
+            f"{longest}; set max_length, or extend its positions first (trine convert --max-length)"
         )
     if recipe.parallel == "fsdp":
         raise UsageError("pre-training shares its embeddings with the output layer and cannot be sharded; use ddp")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trine.data.examples import ExampleFile, open_examples
+from trine.data.examples import ExampleFile, OnError, open_examples
 from trine.data.sources import Skipped
 from trine.errors import UsageError
 from trine.evaluation.significance import Difference
@@ -58,7 +58,11 @@ class Job:
     """The model whose embeddings are followed."""
     licences: Mapping[str, str] = field(default_factory=dict)
     """Source -> licence, for the card."""
-    on_error: str = "raise"
+    format: str | None = None
+    """Of the data, in `trine.data.example_formats.FORMATS`; None lets each file's first record decide."""
+    columns: Sequence[str] = ()
+    """Of format "columns": which, in the order anchor, positive, negatives, scores."""
+    on_error: OnError = "raise"
     """"skip" leaves bad lines of the data out and counts them."""
     device: str = "auto"
     tensorboard: bool = False
@@ -108,7 +112,7 @@ def run(job: Job, *, ranks: OneProcess | None = None) -> Trained:
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
         raise UsageError(f"{job.out} exists and is not empty; choose another folder or remove it")
     _check(job)
-    sources = [open_source(given, on_error=job.on_error) for given in job.data]
+    sources = [open_source(given, format=job.format, columns=job.columns, on_error=job.on_error) for given in job.data]
     folder = working_folder(job.out)
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -131,12 +135,19 @@ def working_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.training")
 
 
-def open_source(given: str, *, on_error: str = "raise") -> ExampleFile:
+def open_source(
+    given: str, *, format: str | None = None, columns: Sequence[str] = (), on_error: OnError = "raise"
+) -> ExampleFile:
     """The examples of ``PATH`` or ``NAME=PATH``."""
     name, equals, path = given.partition("=")
-    if not equals or Path(given).exists():
-        return open_examples(given, on_error=on_error)  # type: ignore[arg-type]
-    return open_examples(path, name=name, on_error=on_error)  # type: ignore[arg-type]
+    named = bool(equals) and not Path(given).exists()
+    return open_examples(
+        path if named else given,
+        format=format,
+        columns=columns,
+        name=name if named else None,
+        on_error=on_error,
+    )
 
 
 def skipped_lines(sources: Sequence[ExampleFile]) -> list[Skipped]:
