@@ -16,6 +16,7 @@ from trine.recipes.adapt import adapt, balanced
 from trine.recipes.adaptation import Adaptation
 from trine.recipes.domain import Division
 from trine.recipes.held_out import Part, texts_of
+from trine.recipes.stages import Stage
 from trine.training import checkpoints
 from trine.types import Example
 
@@ -103,6 +104,9 @@ def test_no_text_that_decides_was_trained_on(adapted):
 def test_the_filter_and_the_negatives_report_what_they_did(adapted):
     filtered, mined = adapted.stages["filter"], adapted.stages["negatives"]
     assert set(filtered["sources"]) == {"title_passage", "heading_passage"}
+    assert filtered["applied"]
+    assert filtered["settings"]["top"] == 2
+    assert filtered["kept"] == filtered["kept_pairs"]
     assert mined["settings"]["relative_margin"] == 0.05
     assert mined["retriever"] == "weighted(dense, bm25)"
 
@@ -139,6 +143,17 @@ def test_what_stops_it_costs_the_stage_it_stopped_and_no_more(job, monkeypatch):
     assert resumed.after == whole.after
 
 
+def test_a_filter_that_drops_most_pairs_is_not_applied(home, adapted, tmp_path):
+    work = recipe._Work(
+        Adaptation([str(home / "docs")], tmp_path / "x", model=str(home / "start"), division=DIVISION), str
+    )
+    domain = Stage(adapted.working / "domain", {}, "domain", 0.0)
+    found = work.filtered(domain, recipe._Teacher(None, work.model))
+    assert found.facts["kept_pairs"] < found.facts["pairs"] / 2
+    assert (found.facts["applied"], found.facts["kept"]) == (False, found.facts["pairs"])
+    assert len(open_examples(found.folder / "train.jsonl")) == found.facts["pairs"]
+
+
 def test_a_model_that_is_not_better_is_not_written_but_on_demand_and_then_says_so(job):
     settings = {**SHORT, "learning_rate": "1e-9"}
     refused = adapt(job(settings))
@@ -161,7 +176,7 @@ def test_steps_fit_the_time_and_are_chosen_once(job):
     found = adapt(job(settings, minutes=0.01, keep_worse=True), tell=told.append)
     assert found.stages["stage1"]["steps"] == found.stages["stage2"]["steps"] == 10
     plan = json.loads((found.working / "stage1.plan" / "done.json").read_text(encoding="utf-8"))["facts"]
-    assert plan["steps"] == 10
+    assert plan["fitted"] == {"batch_size": 8, "steps": 10}
     assert plan["pace"]["tokens_per_second"] > 0
     assert [text for text in told if "how fast" in text] == [f"stage{n}: how fast it trains here" for n in (1, 2)]
 

@@ -6,7 +6,7 @@ from models import tiny
 from trine.data.examples import ExampleList
 from trine.errors import UnknownName, UsageError
 from trine.recipes import pace
-from trine.recipes.pace import Pace, batch_size, first_recipe, second_recipe, settings_of, steps_within, with_intervals
+from trine.recipes.pace import Pace, batch_size, first_recipe, fitted, second_recipe, settings_of, with_intervals
 from trine.types import Example
 
 
@@ -64,10 +64,21 @@ def test_steps_fill_the_time_or_the_epochs_whichever_ends_first(encoder):
     chosen = first_recipe(encoder, examples=640, settings={"batch_size": "64"}, seed=0)
     speed = Pace(tokens_per_second=1000, tokens_per_example=100)
     assert speed.seconds(64) == pytest.approx(6.4)
-    limits = {"examples": 640, "pace": speed}
-    assert steps_within(chosen, epochs=20, seconds=640, **limits) == 100
-    assert steps_within(chosen, epochs=5, seconds=640, **limits) == 50
-    assert steps_within(chosen, epochs=5, seconds=-1, **limits) == 10
+
+    def steps(settings=("batch_size",), **options):
+        return fitted(chosen, dict.fromkeys(settings, ""), examples=640, pace=speed, **options)
+
+    assert steps(epochs=20, seconds=640) == {"batch_size": 64, "steps": 100}
+    assert steps(epochs=5, seconds=640) == {"batch_size": 64, "steps": 50}
+    assert steps(epochs=5, seconds=-1) == {"batch_size": 64, "steps": 10}
+
+
+def test_a_short_run_has_smaller_steps_unless_they_are_set(encoder):
+    chosen = first_recipe(encoder, examples=640, settings={"batch_size": "64"}, seed=0)
+    limits = {"examples": 640, "epochs": 20, "pace": Pace(tokens_per_second=1000, tokens_per_example=100)}
+    assert fitted(chosen, {}, seconds=640, **limits) == {"batch_size": 64, "steps": 100}
+    assert fitted(chosen, {}, seconds=400, **limits) == {"batch_size": 32, "steps": 125}
+    assert fitted(chosen, {}, seconds=32, **limits) == {"batch_size": 16, "steps": 20}
 
 
 def test_measurements_and_checkpoints_are_spread_over_the_steps(encoder):

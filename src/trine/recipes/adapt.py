@@ -39,6 +39,7 @@ from trine.recipes.config import PairRecipe, changed
 from trine.recipes.domain import Domain, prepare_domain
 from trine.recipes.measuring import Measurement, gain, measure
 from trine.recipes.prepare import prepared
+from trine.recipes.remembered import Remembered
 from trine.recipes.run import USE_ENCODER, working_folder
 from trine.recipes.stages import Stage, Stages
 from trine.recipes.training import Surroundings, objective_of, train_encoder
@@ -111,6 +112,7 @@ class _Work:
         self.settings = pace.settings_of(job.settings)
         self.start = self.load(None)
         self.model = self.start.fingerprint
+        self._teachers: dict[str, Remembered] = {}
         # As an index cuts them (three quarters of what the model reads).
         self.rules = PairRules(max_tokens=min(256, self.start.config.text.max_length * 3 // 4))
         # Settings that do not fit are told before an hour of work, not after it.
@@ -120,6 +122,12 @@ class _Work:
     def load(self, folder: Path | None) -> Encoder:
         """The start, or the model of a stage."""
         return Encoder.load(folder or self.job.model, device=self.job.device, dtype="float32")
+
+    def remembered(self, teacher: _Teacher) -> Remembered:
+        """The model of a teacher; what it has encoded for the filter serves for the negatives, too."""
+        if teacher.key not in self._teachers:
+            self._teachers = {teacher.key: Remembered(self.load(teacher.folder))}
+        return self._teachers[teacher.key]
 
     def recipes(self, *, examples: int) -> tuple[PairRecipe, PairRecipe]:
         """Of both stages, without their lengths."""
@@ -195,19 +203,21 @@ class _Work:
     def filtered(self, domain: Stage, teacher: _Teacher) -> Stage:
         """Keep the pairs that the model believes."""
         data, least = _domain(domain), self.job.division.least_pairs
-        settings = Consistency(seed=self.job.division.seed)
+        # The published rank of 2 among a million passages is for a model that has read a billion pairs.
+        settings = Consistency(top=max(2, len(data.passages) // 50), seed=self.job.division.seed)
 
         def work(folder: Path) -> dict[str, Any]:
             examples = list(data.pairs)
             found = consistency_filter(
                 examples,
-                self.load(teacher.folder),
+                self.remembered(teacher),
                 settings=settings,
                 sources=data.kinds,
                 passages=data.passages,
                 progress=self.job.progress,
             )
-            applied = len(found.examples) >= least
+            # Titles and headings are no crawl: where most of them go, it is the model that is weak, not they.
+            applied = len(found.examples) >= max(least, len(examples) / 2)
             write_examples(found.examples if applied else examples, folder / "train.jsonl")
             return {**found.summary(), "applied": applied, "kept": len(found.examples) if applied else len(examples)}
 
@@ -222,12 +232,13 @@ class _Work:
             examples = list(open_examples(filtered.folder / "train.jsonl"))
             passages = _domain(domain).passages
             parts: list[RowRetriever] = [
-                EncoderRetriever(self.load(teacher.folder), passages, mode="dense", progress=self.job.progress),
+                EncoderRetriever(self.remembered(teacher), passages, mode="dense", progress=self.job.progress),
                 Bm25Retriever(passages),
             ]
             retriever = FusedRetriever(parts, fusion="weighted", weights=balanced(parts, examples))
             mined = mine_negatives(examples, retriever, settings=settings, progress=self.job.progress)
             write_examples(mined.examples, folder / "train.jsonl")
+            self._teachers.clear()
             return {**mined.summary(), "weights": retriever.weights_used.tolist()}
 
         needs = {"filter": filtered.key, "model": teacher.key, "settings": asdict(settings)}
@@ -265,12 +276,14 @@ class _Work:
 
             def work(folder: Path) -> dict[str, Any]:
                 found = pace.measured_pace(self.load(None), sources, recipe, folder / "probe")
-                steps = pace.steps_within(recipe, examples=examples, epochs=_EPOCHS[name], seconds=seconds, pace=found)
-                return {"steps": steps, "pace": asdict(found)}
+                fitting = pace.fitted(
+                    recipe, settings, examples=examples, epochs=_EPOCHS[name], seconds=seconds, pace=found
+                )
+                return {"fitted": fitting, "pace": asdict(found)}
 
             needed = {**needs, "model": self.model, "recipe": _fields(recipe), "minutes": self.job.minutes}
             plan = self.stages.take(f"{name}.plan", f"{name}: how fast it trains here", needs=needed, work=work)
-            recipe = changed(recipe, {"steps": plan.facts["steps"]})
+            recipe = changed(recipe, plan.facts["fitted"])
         return pace.with_intervals(recipe, settings, examples=examples)
 
     def _trained(

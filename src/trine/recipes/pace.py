@@ -21,7 +21,8 @@ STAGES = ("stage1", "stage2")
 EVALUATIONS = 5
 """Measurements on the validation set in a stage."""
 _PROBE_STEPS, _PROBE_BATCH = 3, 16
-_LEAST_STEPS = 10
+_LEAST_STEPS, _FEW_STEPS = 10, 100
+_LEAST_BATCH = 16
 _LEARNING_RATES = ((40_000_000, 3e-4), (150_000_000, 1e-4), (400_000_000, 3e-5))
 """Parameters up to which a learning rate holds, those of the tokens' embeddings left out; above them, 1e-5. E5's fall
 in the same way from small to large (arXiv 2212.03533, section 4.2 and appendix)."""
@@ -81,10 +82,21 @@ def measured_pace(encoder: Encoder, sources: Sequence[Source], chosen: PairRecip
     return Pace(last["tokens_per_second"], summary.tokens / (_PROBE_STEPS * batch))
 
 
-def steps_within(chosen: PairRecipe, *, examples: int, epochs: float, seconds: float, pace: Pace) -> int:
-    """As many steps as `seconds` of training hold, and at most `epochs` over the examples; some at least."""
-    most = math.ceil(epochs * examples / chosen.batch_size)
-    return max(min(most, int(seconds / pace.seconds(chosen.batch_size))), _LEAST_STEPS)
+def fitted(
+    chosen: PairRecipe, settings: Mapping[str, str], *, examples: int, epochs: float, seconds: float, pace: Pace
+) -> dict[str, int]:
+    """`batch_size` and `steps` for `seconds` of training, and at most `epochs` over the examples; some steps at least.
+
+    Where there is time for few steps, they become smaller and more, unless the batch was set by hand.
+    """
+    size = chosen.batch_size
+
+    def fitting() -> int:
+        return min(math.ceil(epochs * examples / size), int(seconds / pace.seconds(size)))
+
+    while "batch_size" not in settings and size > _LEAST_BATCH and fitting() < _FEW_STEPS:
+        size //= 2
+    return {"batch_size": size, "steps": max(fitting(), _LEAST_STEPS)}
 
 
 def has_length(settings: Mapping[str, str]) -> bool:
