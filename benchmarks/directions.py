@@ -42,24 +42,23 @@ def main() -> None:
 
 
 def show(name: str, results: Results) -> None:
-    found = {arm: matrix(by_seed) for arm, by_seed in results.read().items()}
+    """One table: every arm and system, and its gap to the base arm over the seeds that both have."""
+    found = results.read()
     if not found:
         return
     base = EXPERIMENTS[name][1]
+    within = {arm for arm, _ in found} == {base}
     print(f"\n## {name}\n\n| arm | system | seeds | nDCG@10 | difference |\n|---|---|---|---|---|")
-    for (arm, system), values in sorted(found.items(), key=lambda item: (item[0][0] != base, item[0])):
-        other = found.get((base, system)) if arm != base else None
-        if arm == base == "reranker" or base == "mcls":
-            other = None if system == first(found) else found[(base, first(found))]
+    for (arm, system), by_seed in sorted(found.items(), key=lambda item: (item[0][0] != base, item[0])):
+        other = next(iter(found.values())) if within else found.get((base, system), {})
+        seeds = by_seed.keys() & other.keys() if other is not by_seed else ()
         gap = ""
-        if other is not None and other.shape == values.shape:
-            mean, low, high = resampled(values - other)
+        if seeds:
+            mean, low, high = resampled(
+                matrix({seed: by_seed[seed] for seed in seeds}) - matrix({seed: other[seed] for seed in seeds})
+            )
             gap = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
-        print(f"| {arm} | {system} | {len(values)} | {values.mean():.3f} | {gap} |")
-
-
-def first(found: dict) -> str:
-    return next(system for _, system in found)
+        print(f"| {arm} | {system} | {len(by_seed)} | {matrix(by_seed).mean():.3f} | {gap} |")
 
 
 if __name__ == "__main__":
