@@ -1,6 +1,7 @@
 """Peak memory of training: one unified M3 step beside FlagEmbedding's, and gradient caching at two batch sizes.
 
-TRINE_FLAGEMBEDDING_PYTHON=.venv-flagembedding/bin/python python benchmarks/training_memory.py [--quick]
+TRINE_FLAGEMBEDDING_PYTHON=.venv-flagembedding/bin/python \\
+    python benchmarks/training_memory.py [--only m3|cached] [--quick]
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from training_data import Corpus, Job, Lengths, Process, write
 
 MODES = ("dense", "sparse", "multi_vector")
 GROUP = 8
+PARTS = ("m3", "cached")
 QUERY, PASSAGE = Lengths(16, spread=0.5, most=32), Lengths(80)
 SHORT_QUERY, SHORT_PASSAGE = Lengths(12, spread=0.5, most=32), Lengths(20, most=128)
 
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=4096)
     parser.add_argument("--chunk-tokens", type=int, default=1024, help="of trine, padding included")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=PARTS, help="this comparison alone")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
@@ -43,11 +46,13 @@ def main() -> None:
     corpus = Corpus(AutoTokenizer.from_pretrained(plain))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results = {
-            "m3": against_flag_embedding(folder, corpus, options, model=m3_folder(plain, folder / "m3")),
-            "cached": two_batch_sizes(folder, corpus, options, model=plain),
-        }
-    if options.quick:
+        results = {}
+        if options.only != "cached":
+            model = m3_folder(plain, folder / "m3")
+            results["m3"] = against_flag_embedding(folder, corpus, options, model=model)
+        if options.only != "m3":
+            results["cached"] = two_batch_sizes(folder, corpus, options, model=plain)
+    if options.quick or options.only:
         return
     facts = machine() | {"threads": options.threads}
     print(facts)
@@ -131,9 +136,8 @@ def two_batch_sizes(folder: Path, corpus: Corpus, options: argparse.Namespace, *
             chunk_tokens=options.chunk_tokens,
             threads=options.threads,
         )
-        # As many texts pass at either size, up to 16 batches of the smaller.
-        steps = min(options.large // size, 16)
-        found[size] = measured(job, steps=steps, python=sys.executable)
+        # As many texts pass at either size: what malloc cannot give back grows with the chunks, whatever the batch.
+        found[size] = measured(job, steps=options.large // size, python=sys.executable)
         print(f"  batch {size:5} {described(found[size])}")
     small, large = found[options.small], found[options.large]
     print(f"  batch {options.large} over batch {options.small}: {share(large, small)}")
