@@ -1,6 +1,6 @@
 import pytest
 
-from trine.cli.choices import chosen_kind, chosen_modes, chosen_retrievers, one_of, parsed_weights
+from trine.cli.choices import chosen_kind, chosen_modes, chosen_retrievers, key_values, one_of, parsed_weights
 from trine.errors import UnknownName, UsageError
 
 
@@ -34,3 +34,14 @@ def test_weights_are_a_name_or_a_number_per_mode():
 def test_weights_that_cannot_be_read_are_refused(text, message):
     with pytest.raises(UsageError, match=message):
         parsed_weights(text)
+
+
+def test_settings_are_read_up_to_the_first_equals_sign():
+    assert key_values(["a=1", " b =x=y", "a=2"], "--set") == {"a": "2", "b": "x=y"}
+    assert key_values(None, "--set") == {}
+
+
+@pytest.mark.parametrize("text", ["a", "=1", " =1"])
+def test_settings_that_cannot_be_read_name_the_option_and_the_form(text):
+    with pytest.raises(UsageError, match=f"--set '{text}' cannot be read; write it as K=V"):
+        key_values([text], "--set", form="K=V")

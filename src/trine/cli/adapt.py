@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trine.cli.choices import key_values
 from trine.cli.encoders import DEFAULT_NAME, silence_libraries
 from trine.cli.exits import ExitCode
 from trine.cli.index import SHOWN, require_paths
@@ -79,7 +80,7 @@ def adapt(  # noqa: PLR0913 -- a command's parameters are its options
         documents=paths,
         out=out,
         model=None if model == DEFAULT_NAME else model,
-        settings=_settings(settings or []),
+        settings=key_values(settings, "--set", form="KEY=VALUE or stage1.KEY=VALUE"),
         held_out=held_out,
         division=division,
         minutes=time_budget,
@@ -120,16 +121,6 @@ def _show(adapted: Adapted, output: Output) -> None:
 
 def _place(item: Mapping[str, Any]) -> str:
     return str(item["path"]) if item["line"] is None else f"{item['path']}:{item['line']}"
-
-
-def _settings(given: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for part in given:
-        key, equals, value = part.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"--set {part!r} cannot be read; write it as KEY=VALUE or stage1.KEY=VALUE")
-        found[key.strip()] = value
-    return found
 
 
 def _division(share: float | None, seed: int, *, judged: bool) -> Division:

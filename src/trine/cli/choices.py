@@ -61,3 +61,18 @@ def parsed_weights(text: str | None) -> str | dict[str, float] | None:
             raise UsageError(f"--weights: {key!r} is given twice in {text!r}")
         weights[key] = value
     return weights
+
+
+def key_values(given: Sequence[str] | None, option: str, *, form: str = "KEY=VALUE") -> dict[str, str]:
+    """What an option that is given several times sets; of a key given twice, the last.
+
+    Raises:
+        UsageError: a part that is no "key=value".
+    """
+    found = {}
+    for part in given or ():
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{option} {part!r} cannot be read; write it as {form}")
+        found[key.strip()] = value
+    return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trine.cli.choices import key_values
 from trine.cli.options import Device, Json, Model, Quiet
 from trine.cli.output import Output
 from trine.errors import UsageError
@@ -99,7 +99,7 @@ def train(  # noqa: PLR0913 -- a command's parameters are its options
         return
     from trine.recipes.config import recipe as resolve_recipe
 
-    chosen = resolve_recipe(recipe, _pairs(settings, "--set"))
+    chosen = resolve_recipe(recipe, key_values(settings, "--set"))
     if show:
         import msgspec
 
@@ -118,7 +118,7 @@ def train(  # noqa: PLR0913 -- a command's parameters are its options
         model=model,
         validation=validation,
         teacher=teacher,
-        licences=_pairs(licence, "--licence"),
+        licences=key_values(licence, "--licence"),
         format=format,
         columns=[name.strip() for name in columns.split(",")] if columns else (),
         on_error="skip" if skip_errors else "raise",
@@ -130,16 +130,6 @@ def train(  # noqa: PLR0913 -- a command's parameters are its options
         trained = run(job, ranks=ranks)
         if ranks.rank == 0:
             _show(trained, output)
-
-
-def _pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
-    pairs = {}
-    for part in given or ():
-        key, equals, value = part.partition("=")
-        if not equals or not key:
-            raise UsageError(f"{option} {part!r} cannot be read; write it as KEY=VALUE")
-        pairs[key.strip()] = value
-    return pairs
 
 
 def _list(output: Output) -> None:
