@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from small_world.experiments import EXPERIMENTS
 from small_world.lab import Lab, Results, matrix, resampled
-from small_world.world import build
 
 
 def main() -> None:
@@ -33,10 +32,9 @@ def main() -> None:
         if name not in EXPERIMENTS:
             parser.error(f"no experiment called {name!r}; there are {', '.join(EXPERIMENTS)}")
     if not asked.table:
-        world = build(asked.data, asked.work / "world")
         for seed in asked.seeds:
             for name in names:
-                EXPERIMENTS[name][0](Lab(world, asked.work, seed), Results(asked.work, name))
+                EXPERIMENTS[name][0](Lab(asked.data, asked.work, seed), Results(asked.work, name))
     for name in names:
         show(name, Results(asked.work, name))
 

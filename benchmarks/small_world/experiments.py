@@ -8,19 +8,17 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from small_world.lab import METRIC, Lab, Results, Scores, text_of
+from small_world.combined import head_sums, reranker
+from small_world.distilled import distillation
+from small_world.lab import METRIC, Lab, Results, Scores
 from trine.curation.consistency import Consistency, consistency_filter, noise_found
 from trine.curation.negatives import Mining, mine_negatives, random_negatives
 from trine.curation.retrievers import EncoderRetriever
 from trine.curation.teacher import teacher_scores
 from trine.evaluation.beir import read_beir
 from trine.evaluation.evaluate import evaluate
-from trine.evaluation.metrics import measure
 from trine.models.encoder import Encoder
 from trine.models.long_text import extend_positions, with_mcls
-from trine.models.reranker import Reranker
-from trine.recipes.config import recipe
-from trine.recipes.training import Surroundings, train_reranker
 from trine.types import Example
 
 ALL = ("dense", "sparse", "multi_vector", "all:m3")
@@ -48,7 +46,7 @@ def pretraining(lab: Lab, results: Results) -> None:
 
 def consistency(lab: Lab, results: Results) -> None:
     """A model trained on half-wrong pairs finds the right ones; equal steps in all arms."""
-    clean = lab.pairs(12_000)
+    clean = lab.pairs(24_000)
     draw = random.Random(lab.seed)
     noisy: dict[str, list[Example]] = {}
     wrong: dict[str, list[bool]] = {}
@@ -61,7 +59,7 @@ def consistency(lab: Lab, results: Results) -> None:
             for number, one in enumerate(part)
         ]
         wrong[name] = [number in chosen for number in range(len(part))]
-    steps = {"steps": 120}
+    steps = {"steps": 300}
     trained: list[Encoder] = []
 
     def on_noise() -> Encoder:
@@ -126,10 +124,15 @@ def _mined(lab: Lab, kind: str, count: int = 3, limit: int = 5000) -> dict[str, 
 
 def negatives(lab: Lab, results: Results) -> None:
     """Mined positive-aware > mined naively > random, from the same start; and the start itself, trained as long."""
-    tune = {"steps": 100, "batch_size": 32, "learning_rate": 5e-4, "group_size": 4}
+    # Without in-batch negatives: beside them, the choice of the own ones made no difference (docs/directions.md).
+    tune = {"steps": 150, "batch_size": 16, "learning_rate": 5e-4, "group_size": 8, "in_batch": False}
     results.run("start", lab.seed, lambda: lab.measure(lab.base()))
     for kind in ("random", "naive", "positive-aware"):
-        results.run(kind, lab.seed, lambda kind=kind: lab.measure(lab.contrast(lab.base(), _mined(lab, kind), **tune)))
+
+        def make(kind: str = kind) -> Scores:
+            return lab.measure(lab.contrast(lab.base(), _mined(lab, kind, count=7), **tune))
+
+        results.run(kind, lab.seed, make)
 
 
 M3 = {"steps": 150, "batch_size": 32, "learning_rate": 5e-4, "fresh_learning_rate": 4.0, "group_size": 2}
@@ -149,64 +152,14 @@ def self_distillation(lab: Lab, results: Results) -> None:
     results.run("without", lab.seed, lambda: lab.measure(_m3(lab, "m3-alone", self_distillation=False), ALL))
 
 
-def _reranker(lab: Lab) -> Reranker:
-    folder = lab.work / "models" / f"reranker-{lab.seed}"
-    if not folder.is_dir():
-        start = Reranker.from_backbone(lab.base(), max_length=128, seed=lab.seed)
-        examples = [one for part in _mined(lab, "positive-aware", count=3, limit=5000).values() for one in part]
-        settings = {
-            "steps": 250,
-            "batch_size": 12,
-            "group_size": 4,
-            "learning_rate": 1e-3,
-            "seed": lab.seed,
-            "save_every": 100_000,
-            "chunk_tokens": 4096,
-        }
-        work = lab.work / "runs" / f"reranker-{lab.seed}"
-        trained, _ = train_reranker(
-            start, examples, recipe=recipe("reranker_small", settings), surroundings=Surroundings(folder=work)
-        )
-        trained.save(folder)
-    return Reranker.load(folder, device="cpu")
-
-
-def reranker(lab: Lab, results: Results) -> None:
-    """A cross-encoder over the best 20 of the fused run, alone and added to the fused score."""
-
-    def make() -> Scores:
-        model, encoder = _reranker(lab), _m3(lab, "m3", self_distillation=True)
-        found: Scores = {"fused": {}, "reranked": {}, "reranked + fused": {}}
-        for folder in lab.world.tests:
-            data = read_beir(folder)
-            report = evaluate(data, encoder, systems=["all:m3"], metrics=[METRIC])
-            run = next(iter(report.runs.values()))
-            texts, asked = text_of(folder / "corpus.jsonl"), {query.id: query.text for query in data.queries}
-            top = {query: sorted(run[query], key=lambda one: -run[query][one])[:20] for query in run}
-            pairs = [(asked[query], texts[one]) for query in top for one in top[query]]
-            scores = iter(model.score(pairs).tolist())
-            reranked = {query: {one: next(scores) for one in top[query]} for query in top}
-            both = {
-                query: dict(
-                    zip(
-                        top[query],
-                        _standard([run[query][one] for one in top[query]]) + _standard(list(reranked[query].values())),
-                        strict=True,
-                    )
-                )
-                for query in top
-            }
-            for name, result in (("fused", run), ("reranked", reranked), ("reranked + fused", both)):
-                values = measure(result, report.qrels, metric=METRIC)
-                found[name].update({f"{folder.name}/{query}": value for query, value in values.items()})
-        return found
-
-    results.run("reranker", lab.seed, make)
-
-
-def _standard(values: list[float]) -> np.ndarray:
-    array = np.array(values)
-    return (array - array.mean()) / (array.std() + 1e-9)
+def fusion(lab: Lab, results: Results) -> None:
+    """Dense + sparse + multi-vector > each alone."""
+    arms = ("dense", "sparse", "multi_vector", "sum")
+    if all(results.has(arm, lab.seed) for arm in arms):
+        return
+    found = head_sums(_m3(lab, "m3", self_distillation=True), lab.world.tests)
+    for arm in arms:
+        results.run(arm, lab.seed, lambda arm=arm: found[arm])
 
 
 def score_distillation(lab: Lab, results: Results) -> None:
@@ -260,7 +213,7 @@ def mcls(lab: Lab, results: Results) -> None:
     """Statutes of thousands of tokens under a model trained on 96: its one CLS, or one every so many tokens."""
 
     def make() -> Scores:
-        encoder = _cls(lab, "retromae")
+        encoder = _cls(lab, "none")
         data = read_beir(lab.world.long)
         found: Scores = {}
         short = evaluate(data, encoder, systems=["dense"], metrics=[METRIC])
@@ -281,7 +234,9 @@ EXPERIMENTS = {
     "negatives": (negatives, "random"),
     "self_distillation": (self_distillation, "without"),
     "score_distillation": (score_distillation, "labels"),
-    "reranker": (reranker, "reranker"),
+    "fusion": (fusion, "multi_vector"),
+    "reranker": (reranker, "fused"),
+    "distillation": (distillation, "no teacher"),
     "mcls": (mcls, "mcls"),
 }
 """Name -> function, and the arm that the others are compared with."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 
-from small_world.world import World, rows
+from small_world.world import build, rows
 from trine.data.examples import ExampleList, open_examples
 from trine.evaluation.beir import read_beir
 from trine.evaluation.evaluate import evaluate
@@ -49,9 +49,10 @@ CONTRASTIVE = {
 class Lab:
     """One seed's bench: models are made once and kept in the work folder."""
 
-    def __init__(self, world: World, work: Path, seed: int) -> None:
+    def __init__(self, data: Path, work: Path, seed: int) -> None:
         torch.set_num_threads(1)
-        self.world, self.work, self.seed = world, work, seed
+        self.data, self.work, self.seed = data, work, seed
+        self.world = build(data, work / "world")
 
     @cached_property
     def tokenizer(self):
@@ -78,7 +79,7 @@ class Lab:
         """Train on pairs by a recipe."""
         chosen = recipe(name, {**CONTRASTIVE, "seed": self.seed, **settings})
         sources = [ExampleList(part, name=source) for source, part in pairs.items() if len(part)]
-        with _folder() as folder:
+        with scratch_folder() as folder:
             return train_encoder(encoder, sources, recipe=chosen, surroundings=Surroundings(folder=folder))[0]
 
     def pretrained(self, objective: str, *, steps: int) -> Encoder:
@@ -96,7 +97,7 @@ class Lab:
                 "chunk_tokens": 2048,
             }
             encoder = self.fresh(pooling="cls")
-            with _folder() as folder:
+            with scratch_folder() as folder:
                 around = Surroundings(folder=folder)
                 source = open_examples(self.world.text)
                 return pretrain(encoder, [source], recipe=recipe("retromae_small", settings), surroundings=around)[0]
@@ -123,7 +124,9 @@ class Lab:
         return found
 
 
-class _folder:
+class scratch_folder:
+    """A folder that goes away."""
+
     def __enter__(self) -> Path:
         self.path = Path(tempfile.mkdtemp())
         return self.path
@@ -139,9 +142,12 @@ class Results:
         self.folder = work / "results" / experiment
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    def has(self, arm: str, seed: int) -> bool:
+        return (self.folder / f"{arm}.{seed}.json").is_file()
+
     def run(self, arm: str, seed: int, make: Callable[[], Scores]) -> None:
-        path = self.folder / f"{arm}.{seed}.json"
-        if not path.is_file():
+        if not self.has(arm, seed):
+            path = self.folder / f"{arm}.{seed}.json"
             path.write_text(json.dumps(make()))
             print(f"{self.folder.name}: {arm}, seed {seed}", flush=True)
 

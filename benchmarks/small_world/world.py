@@ -63,8 +63,8 @@ def build(data: Path, folder: Path) -> World:
     if done.is_file():
         return world
     for name, (queries, passages) in TESTS.items():
-        _subset(data / "eval" / f"{name}.tar.xz", folder / "eval", name, queries, passages)
-    _subset(data / "eval" / f"{LONG}.tar.xz", folder / "eval", LONG, 10_000, 10_000)
+        subset(data / "eval" / f"{name}.tar.xz", folder / "eval", name, queries=queries, passages=passages)
+    subset(data / "eval" / f"{LONG}.tar.xz", folder / "eval", LONG, queries=10_000, passages=10_000)
     known = _test_texts(folder / "eval")
     dropped = {name: _write_pairs(data, world, name, limit, known) for name, limit in PAIRS.items()}
     _write_text(data, world, known)
@@ -138,7 +138,8 @@ def _train_tokenizer(world: World) -> None:
     train_tokenizer(texts, size=VOCABULARY, max_length=128).save_pretrained(world.tokenizer)
 
 
-def _subset(archive: Path, folder: Path, name: str, most_queries: int, most_passages: int) -> None:
+def subset(archive: Path, folder: Path, name: str, *, queries: int, passages: int) -> None:
+    """Unpack a test set and keep at most so many queries and passages; every passage that answers a query stays."""
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     here = folder / name
@@ -146,14 +147,14 @@ def _subset(archive: Path, folder: Path, name: str, most_queries: int, most_pass
     judged = [line.split("\t") for line in (here / "qrels.tsv").read_text().splitlines()[1:]]
     present = {row["_id"] for row in rows(here / "queries.jsonl")}
     ids = sorted({query for query, _, grade in judged if int(grade) > 0 and query in present})
-    queries = set(draw.sample(ids, min(most_queries, len(ids))))
-    needed = {passage for query, passage, _ in judged if query in queries}
+    chosen = set(draw.sample(ids, min(queries, len(ids))))
+    needed = {passage for query, passage, _ in judged if query in chosen}
     corpus = list(rows(here / "corpus.jsonl"))
     others = [row["_id"] for row in corpus if row["_id"] not in needed]
-    needed |= set(draw.sample(others, max(min(most_passages - len(needed), len(others)), 0)))
+    needed |= set(draw.sample(others, max(min(passages - len(needed), len(others)), 0)))
     _rewrite(here / "corpus.jsonl", [row for row in corpus if row["_id"] in needed])
-    _rewrite(here / "queries.jsonl", [row for row in rows(here / "queries.jsonl") if row["_id"] in queries])
-    lines = ["query-id\tcorpus-id\tscore", *("\t".join(row) for row in judged if row[0] in queries)]
+    _rewrite(here / "queries.jsonl", [row for row in rows(here / "queries.jsonl") if row["_id"] in chosen])
+    lines = ["query-id\tcorpus-id\tscore", *("\t".join(row) for row in judged if row[0] in chosen)]
     (here / "qrels.tsv").write_text("\n".join(lines) + "\n")
 
 
