@@ -23,6 +23,7 @@ from trine.cli.info import info
 from trine.cli.output import error_console, prepare_streams
 from trine.cli.score import score
 from trine.cli.search import search
+from trine.cli.synthesize import synthesize
 from trine.cli.train import train
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "train": train,
     "adapt": adapt,
+    "synthesize": synthesize,
     "info": info,
 }
 """In the order of the help."""

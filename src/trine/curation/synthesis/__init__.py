@@ -1,0 +1,1 @@
+"""Training examples written by an LLM: tasks, prompts, calls, checks."""
