@@ -32,7 +32,13 @@ def machine() -> dict[str, object]:
     }
 
 
-def paired(sides: dict[str, Callable[[], object]], *, rounds: int, seed: int = 0) -> dict[str, list[float]]:
+def paired(
+    sides: dict[str, Callable[[], object]],
+    *,
+    rounds: int,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each side, `rounds` times, the sides in random order within a round; one warm-up each."""
     for run in sides.values():
         run()
@@ -40,9 +46,9 @@ def paired(sides: dict[str, Callable[[], object]], *, rounds: int, seed: int = 0
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name in order.sample(list(sides), len(sides)):
-            start = time.perf_counter()
+            start = clock()
             sides[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from models import tiny
 from trine.cli import encode as module
+from trine.models.config import TextConfig
 from trine.testing import HashingEncoder
 
 
@@ -88,3 +90,15 @@ def test_a_broken_line_is_corrupt(run):
     result = run("encode", stdin='{"text": "a"}\nbroken\n')
     assert result.exit_code == 5
     assert "line 2" in result.stderr
+
+
+def test_an_instruction_goes_through_the_model_s_template(run, monkeypatch):
+    encoder = tiny.encoder("qwen3", text=TextConfig(max_length=48, instruction_prompt="Do {instruction}: "))
+    monkeypatch.setattr(module, "load_encoder", lambda *names, **options: encoder)
+
+    def dense(text, *more):
+        return json.loads(run("encode", "--mode", "dense", *more, stdin=text).stdout)["dense"]
+
+    told = dense("색인", "--instruction", "find")
+    assert told == pytest.approx(dense("Do find: 색인"), abs=1e-5)
+    assert told != pytest.approx(dense("색인"), abs=1e-3)

@@ -21,6 +21,7 @@ from trine.models.config import (
     TextConfig,
 )
 from trine.models.encoder import Encoder
+from trine.models.tokenization import Tokens
 from trine.types import MODES, Embeddings
 
 
@@ -351,3 +352,46 @@ def test_pad_worked_by_hand(trio):
     assert batch.attended_BL.tolist() == batch.mask_BL.tolist()
     assert batch.ids_BL.dtype == torch.int64
     assert batch.kind == "query"
+
+
+def test_a_prompt_that_all_texts_share_is_computed_once(monkeypatch):
+    encoder = tiny.encoder("qwen3")
+    texts = ["검색", "한국어 임베딩 벡터", "an index", "x"] * 3
+    counted = []
+    encoder.backbone.model.get_input_embeddings().register_forward_hook(
+        lambda module, arguments, output: counted.append(arguments[0].numel())
+    )
+
+    def computed(prompt):
+        counted.clear()
+        return encoder.encode(texts, prompt=prompt), sum(counted)
+
+    prompt = "retrieve the index: "
+    found, shared = computed(prompt)
+    _, alone = computed("")
+    monkeypatch.setattr(module, "LEAST_PREFIX", 1000)
+    whole, every = computed(prompt)
+    length = len(encoder.tokenizer(prompt)["input_ids"])
+    assert every >= alone + (length - 1) * len(texts)
+    # The prompt once; the last of its tokens may have become one with a text's first.
+    assert shared <= alone + 2 * length + 2 * len(texts)
+    agree(found, whole)
+
+
+@pytest.mark.parametrize(
+    ("rows", "length"),
+    [
+        ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 9]], 5),
+        ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]], 5),  # a token must be left
+        ([[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6]], 5),
+        ([[1, 2, 3, 4, 5, 6], [1, 2, 9, 4, 5, 6]], 2),
+        ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4]], 0),  # not worth it
+        ([[1, 2, 3, 4, 5, 6]], 0),
+        ([], 0),
+    ],
+)
+def test_the_tokens_that_texts_share(rows, length):
+    offsets = np.cumsum([0, *map(len, rows)])
+    ids = np.array([number for row in rows for number in row], np.int32)
+    tokens = Tokens(ids, offsets, np.ones(len(ids), np.bool_), np.zeros(len(rows), np.int64), 0)
+    assert module.shared_length(tokens) == length

@@ -1,3 +1,4 @@
+import inspect
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models import layouts, tiny
-from trine.errors import CheckpointError, UsageError
+from trine.errors import CheckpointError, UnknownName, UsageError
 from trine.models.backbone import Backbone
 
 
@@ -207,3 +208,141 @@ def test_the_tiny_model_is_the_same_in_every_run(plain):
     first, second = (tiny.build("bert").model.state_dict() for _ in range(2))
     for key, tensor in first.items():
         torch.testing.assert_close(tensor, second[key], rtol=0, atol=0)
+
+
+# -- decoders --------------------------------------------------------------------------------------------------------
+
+IDS = torch.tensor([[1, 50, 60, 70, 80, 90, 51, 61, 71, 81, 91, 2]])
+
+
+def states(backbone, ids, *, padding=0, left=False):
+    """Hidden states of the real tokens, with so many tokens of padding at a side."""
+    width = (padding, 0) if left else (0, padding)
+    mask = torch.nn.functional.pad(torch.ones_like(ids, dtype=torch.bool), width)
+    with torch.no_grad():
+        found = backbone(torch.nn.functional.pad(ids, width, value=5), mask).hidden_BLH
+    return found[mask][None]
+
+
+@pytest.mark.parametrize("masked_lm", [False, True])
+@pytest.mark.parametrize("attention", ["native", "causal", "bidirectional"])
+@pytest.mark.parametrize("name", tiny.DECODERS)
+def test_the_last_token_moves_the_first_state_of_a_bidirectional_decoder_only(name, attention, masked_lm):
+    backbone = Backbone(tiny.build(name, masked_lm=masked_lm).model, masked_lm=masked_lm, attention=attention)
+    other = IDS.clone()
+    other[0, -1] = 99
+    for padding in (0, 3):
+        moved = (states(backbone, IDS, padding=padding) - states(backbone, other, padding=padding))[0].abs().amax(-1)
+        assert moved[-1] > 1e-3
+        # The windows of 12 tokens reach from the first to the last of 12.
+        assert (moved[0] > 1e-4) == (attention == "bidirectional")
+        assert (moved[:-1] > 1e-4).any() == (attention == "bidirectional")
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+@pytest.mark.parametrize("name", tiny.DECODERS)
+def test_padding_on_either_side_changes_no_state(name, attention):
+    backbone = Backbone(tiny.build(name).model, masked_lm=False, attention=attention)
+    alone = states(backbone, IDS)
+    for padding, left in ((1, False), (9, False), (1, True), (9, True)):
+        torch.testing.assert_close(states(backbone, IDS, padding=padding, left=left), alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", tiny.DECODERS)
+def test_sliding_windows_stay_windows_in_both_directions(name):
+    """A switched layer with a window sees as far behind as ahead, and no further."""
+    model = tiny.build(name).model
+    backbone = Backbone(model, masked_lm=False, attention="bidirectional")
+    ids = torch.arange(10, 50)[None]
+    other = ids.clone()
+    other[0, -1] = 99
+    moved = (states(backbone, ids) - states(backbone, other))[0].abs().amax(-1)
+    kinds = getattr(model.config, "layer_types", None) or [
+        "sliding_attention" if name == "mistral" else "full_attention"
+    ]
+    assert bool(moved[0] > 1e-6) == ("full_attention" in kinds)
+    assert moved[-11] > 1e-4
+
+
+def test_the_states_are_those_of_a_mask_made_by_hand():
+    """Zeros, and the smallest number in the columns of padding, through eager attention."""
+    parts = tiny.build("llama")
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    ids = torch.tensor([[1, 50, 60, 70, 2], [1, 80, 2, 3, 3]])
+    wide = torch.zeros(2, 1, 5, 5).masked_fill(mask[:, None, None, :] == 0, torch.finfo(torch.float32).min)
+    parts.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = parts.model(input_ids=ids, attention_mask=wide).last_hidden_state[mask.bool()]
+        backbone = Backbone(tiny.build("llama").model, masked_lm=False, attention="bidirectional")
+        found = backbone(ids, mask.bool()).hidden_BLH[mask.bool()]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_switch_without_effect_is_an_error(monkeypatch):
+    """As in transformers before 5.2, where the flag was read by nobody."""
+    with pytest.raises(UsageError, match="BertModel does not become causal in transformers 5"):
+        Backbone(tiny.build("bert").model, masked_lm=False, attention="causal")
+    model = tiny.build("llama").model
+    forward = model.forward
+
+    def deaf(*arguments, **options):
+        model.config.is_causal = True
+        return forward(*arguments, **options)
+
+    deaf.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(model, "forward", deaf)
+    with pytest.raises(
+        UsageError, match="LlamaModel does not become bidirectional.*does not move the states before it"
+    ):
+        Backbone(model, masked_lm=False, attention="bidirectional")
+    with pytest.raises(UnknownName, match="no attention called 'bidirectonal'; did you mean 'bidirectional'"):
+        Backbone(model, masked_lm=False, attention="bidirectonal")
+
+
+def test_encoders_are_bidirectional_already():
+    backbone = Backbone(tiny.build("bert").model, masked_lm=False, attention="bidirectional")
+    torch.testing.assert_close(states(backbone, IDS), states(Backbone(tiny.build("bert").model, masked_lm=False), IDS))
+
+
+def test_the_switch_is_saved_and_loaded(tmp_path):
+    folder = tiny.build("qwen3").save(tmp_path / "model")
+    switched = load(folder, attention="bidirectional")
+    switched.model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["is_causal"] is False
+    torch.testing.assert_close(states(load(tmp_path / "saved"), IDS), states(switched, IDS))
+    back = load(tmp_path / "saved", attention="causal")
+    torch.testing.assert_close(states(back, IDS), states(load(folder), IDS))
+
+
+@pytest.mark.parametrize("name", tiny.DECODERS)
+def test_a_decoder_predicts_with_its_next_token_head(plain, name):
+    folder = plain(name, masked_lm=True)
+    both, bare = load(folder, masked_lm=True), load(folder)
+    with torch.no_grad():
+        found, expected = both(IDS, IDS > 0), bare(IDS, IDS > 0)
+        logits = both.model(input_ids=IDS).logits
+    torch.testing.assert_close(found.hidden_BLH, expected.hidden_BLH)
+    torch.testing.assert_close(found.logits_BLV, logits)
+    # Gemma 2 caps its logits behind the projection, so that they cannot be computed piece by piece.
+    assert (found.prediction.weight_VH is None) == (name == "gemma2")
+    if name != "gemma2":
+        with torch.no_grad():
+            torch.testing.assert_close(both.predict(found.hidden_BLH).logits, logits)
+
+
+def test_keys_and_values_are_not_kept():
+    model = tiny.build("llama").model
+    seen = []
+    model.register_forward_hook(lambda module, given, output: seen.append(output.past_key_values))
+    with torch.no_grad():
+        Backbone(model, masked_lm=False)(IDS, IDS > 0)
+    assert seen == [None]
+
+
+@pytest.mark.parametrize("name", tiny.DECODERS)
+def test_it_says_whether_tokens_see_ahead(name):
+    for attention, expected in (("native", False), ("causal", False), ("bidirectional", True)):
+        backbone = Backbone(tiny.build(name).model, masked_lm=False, attention=attention)
+        assert backbone.keeps_cache
+        assert backbone.sees_ahead == expected
+    assert Backbone(tiny.build("bert").model, masked_lm=False).sees_ahead

@@ -293,3 +293,80 @@ def test_models_of_other_seeds_have_other_fingerprints(plain):
     config = Encoder.load(plain("bert"), pooling="mean", device="cpu").config
     third = Encoder(config, backbone=Backbone(parts.model, masked_lm=False), tokenizer=parts.tokenizer).fingerprint
     assert len({one, other, third}) == 3
+
+
+# -- decoders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+@pytest.mark.parametrize("name", tiny.DECODERS)
+def test_a_decoder_gives_all_three_alone_as_in_a_batch(name, attention):
+    encoder = tiny.encoder(name, attention=attention)
+    together = encoder.encode(tiny.TEXTS)
+    for number, text in enumerate(tiny.TEXTS):
+        alone = encoder.encode([text])
+        np.testing.assert_allclose(alone.dense[0], together.dense[number], rtol=1e-4, atol=1e-5)
+        for one, other in zip(alone.sparse.row(0), together.sparse.row(number), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(alone.multi_vector.row(0), together.multi_vector.row(number), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["last_token", "mean", "weighted_mean"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3"])
+def test_poolings_of_a_decoder(name, pooling):
+    """The last real token, the mean, and the mean with weights 1, 2, 3, ... (SGPT, arXiv 2202.08904, section 3)."""
+    parts = tiny.build(name)
+    config = EncoderConfig(text=TextConfig(max_length=48), dense=DenseConfig(pooling=(pooling,)))
+    encoder = Encoder(config, backbone=Backbone(parts.model, masked_lm=False), tokenizer=parts.tokenizer)
+    found = encoder.encode(tiny.CORPUS).dense
+    for text, vector in zip(tiny.CORPUS, found, strict=True):
+        ids = torch.tensor([parts.tokenizer(text, truncation=True, max_length=48)["input_ids"]])
+        with torch.no_grad():
+            states = parts.model(input_ids=ids).last_hidden_state[0]
+        place = torch.arange(1.0, len(states) + 1)[:, None]
+        expected = {
+            "last_token": states[-1],
+            "mean": states.mean(0),
+            "weighted_mean": (states * place).sum(0) / place.sum(),
+        }[pooling]
+        np.testing.assert_allclose(vector, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_sparse_weights_over_the_vocabulary_of_a_decoder(plain, tmp_path):
+    """SPLADE's formula on the next-token head."""
+    parts = tiny.build("qwen3", masked_lm=True)
+    config = EncoderConfig(
+        text=TextConfig(max_length=48),
+        sparse=SparseConfig(source="masked_lm", width=len(parts.tokenizer)),
+        attention="bidirectional",
+    )
+    backbone = Backbone(parts.model, masked_lm=True, attention="bidirectional")
+    encoder = Encoder(config, backbone=backbone, tokenizer=parts.tokenizer).eval()
+    with torch.no_grad():
+        ids = torch.tensor([parts.tokenizer("검색 엔진")["input_ids"]])
+        expected = torch.log1p(torch.relu(parts.model(input_ids=ids).logits)).amax(1)[0].numpy()
+    for one in (encoder, Encoder.load(encoder.save(tmp_path / "model"), device="cpu")):
+        ids, weights = one.encode(["검색 엔진"]).sparse.row(0)
+        np.testing.assert_array_equal(ids, np.flatnonzero(expected))
+        np.testing.assert_allclose(weights, expected[ids], rtol=1e-4, atol=1e-5)
+
+
+def test_backbone_and_configuration_agree_on_attention():
+    parts = tiny.build("llama")
+    config = EncoderConfig(
+        text=TextConfig(max_length=48), dense=DenseConfig(pooling=("mean",)), attention="bidirectional"
+    )
+    with pytest.raises(UsageError, match="backbone's attention is 'native', the configuration says 'bidirectional'"):
+        Encoder(config, backbone=Backbone(parts.model, masked_lm=False), tokenizer=parts.tokenizer)
+
+
+def test_an_instruction_of_the_call():
+    text = TextConfig(max_length=48, prompts={"query": "q: "}, instruction_prompt="Instruct: {instruction}\nQuery: ")
+    encoder = tiny.encoder("llama", text=text)
+    found = encoder.encode(tiny.CORPUS, kind="query", instruction="뜻").dense
+    expected = encoder.encode(tiny.CORPUS, kind="query", prompt="Instruct: 뜻\nQuery: ").dense
+    np.testing.assert_array_equal(found, expected)
+    (streamed,) = encoder.encode_stream(tiny.CORPUS, kind="query", instruction="뜻")
+    np.testing.assert_array_equal(streamed.dense, expected)
+    with pytest.raises(UsageError, match="not both"):
+        encoder.encode(tiny.CORPUS, prompt="a", instruction="b")

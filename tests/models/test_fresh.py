@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from models import tiny
+from trine.encoding.engine import pad
 from trine.errors import UnknownName, UsageError
 from trine.models.encoder import Encoder
-from trine.models.fresh import fresh_encoder, with_heads
+from trine.models.fresh import FIRST_WEIGHT, fresh_encoder, with_heads
 
 SHAPE = {"layers": 2, "hidden": 32, "heads": 4, "feed_forward": 48, "max_length": 40}
 
@@ -96,3 +97,51 @@ def test_a_tokenizer_without_padding_is_refused():
     bare.pad_token = None
     with pytest.raises(UsageError, match="no padding token"):
         fresh_encoder(bare, **SHAPE)
+
+
+# -- decoders --------------------------------------------------------------------------------------------------------
+
+DECODERS = {"llama": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3", "gemma2": "gemma2"}
+
+
+@pytest.mark.parametrize("architecture", [*DECODERS, "gemma3_text"])
+@pytest.mark.parametrize("attention", ["native", "bidirectional"])
+def test_a_fresh_decoder_has_all_three_heads_and_survives_saving(architecture, attention, tmp_path):
+    given = tokenizer(DECODERS.get(architecture, "gemma3"))
+    encoder = fresh_encoder(given, **SHAPE, architecture=architecture, attention=attention, vector_width=8)
+    assert encoder.backbone.model.config.model_type == architecture
+    assert encoder.backbone.model.config.intermediate_size == 48
+    assert encoder.config.attention == attention
+    before = encoder.encode(tiny.TEXTS)
+    after = Encoder.load(encoder.save(tmp_path / "model"), device="cpu").encode(tiny.TEXTS)
+    np.testing.assert_array_equal(before.dense, after.dense)
+    np.testing.assert_array_equal(before.sparse.weights, after.sparse.weights)
+    np.testing.assert_array_equal(before.multi_vector.values, after.multi_vector.values)
+    special = {given.bos_token_id, given.eos_token_id, given.pad_token_id} - {None}
+    assert not special & set(before.sparse.ids.tolist())
+
+
+def test_a_decoder_that_pools_its_last_token_ends_every_text():
+    encoder = fresh_encoder(tokenizer("mistral"), **SHAPE, architecture="mistral", pooling="last_token")
+    assert encoder.config.text.last_id == 2
+    assert [encoder.text([text], kind="query").ids[-1] for text in ("검색", "긴 글 " * 99)] == [2, 2]
+    with pytest.raises(UsageError, match="no EOS token"):
+        fresh_encoder(tokenizer("bert"), **SHAPE, architecture="mistral", pooling="last_token")
+
+
+def test_decoders_turn_pairs_of_dimensions():
+    with pytest.raises(UsageError, match="must be even"):
+        fresh_encoder(tokenizer("qwen3"), **(SHAPE | {"hidden": 36}), architecture="qwen3")
+    with pytest.raises(UnknownName, match="no architecture called 'qwen'; did you mean 'qwen"):
+        fresh_encoder(tokenizer("qwen3"), **SHAPE, architecture="qwen")
+
+
+def test_a_fresh_sparse_head_begins_at_the_overlap_of_tokens_and_can_learn():
+    """Under states that all lean to one side, half of all random heads would give zeros and no gradient."""
+    plain = fresh_encoder(tokenizer(), **SHAPE, modes=["dense"])
+    encoder = with_heads(plain, modes=["sparse"])
+    found = encoder.encode(["검색 색인", "검색 문서"], modes=["sparse"]).sparse
+    np.testing.assert_allclose(found.weights, FIRST_WEIGHT, rtol=1e-6)
+    batch = pad(encoder.text(["검색 색인"], kind="query"), np.array([0]), kind="query", device=encoder.device)
+    encoder(batch, ["sparse"]).sparse.weights.sum().backward()
+    assert encoder.sparse.linear.weight.grad.abs().max() > 0

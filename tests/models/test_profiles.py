@@ -1,9 +1,11 @@
+import msgspec
 import pytest
 
-from trine.errors import UnknownName
+from models import tiny
+from trine.errors import CheckpointError, UnknownName
 from trine.models.checkpoints.base import LoadOptions
 from trine.models.config import DenseConfig, EncoderConfig, TextConfig
-from trine.models.profiles import KNOWN, PROFILES, finish, known_profile
+from trine.models.profiles import KNOWN, PROFILES, ends, finish, known_profile
 
 PUBLISHED = {
     "intfloat/e5-small": "e5",
@@ -14,6 +16,12 @@ PUBLISHED = {
     "BAAI/bge-small-en-v1.5": "bge-en",
     "BAAI/bge-large-zh-v1.5": "bge-zh",
     "BAAI/bge-m3": "bge-m3",
+    "intfloat/e5-mistral-7b-instruct": "e5-mistral",
+    "Qwen/Qwen3-Embedding-0.6B": "qwen3-embedding",
+    "google/embeddinggemma-300m": "embeddinggemma",
+    "BAAI/bge-multilingual-gemma2": "bge-multilingual-gemma2",
+    "BAAI/bge-en-icl": "bge-en-icl",
+    "GritLM/GritLM-7B": "gritlm",
 }
 
 
@@ -29,9 +37,9 @@ def test_ids_of_the_hub():
         assert name.count("/") == 1
 
 
-@pytest.mark.parametrize("name", ["intfloat/multilingual-e5-large-instruct", "someone/bge-m3", "bge-m3", "e5", ""])
+@pytest.mark.parametrize("name", ["intfloat/multilingual-e5-large-instructed", "someone/bge-m3", "bge-m3", "e5", ""])
 def test_a_name_that_merely_looks_alike_says_nothing(name):
-    """e5 instruct, for one, wants other prompts."""
+    """The name of an instructed E5, for one, is a letter away from e5, and wants other prompts."""
     assert known_profile(LoadOptions(), name).profile is None
 
 
@@ -74,3 +82,45 @@ def test_prompts_are_given_by_kind():
         finish(config(), LoadOptions(prompts={"passages": "x"}))
     with pytest.raises(UnknownName, match="no prompt called 'document'. Known: passage, query"):
         finish(config(), LoadOptions(prompts={"document": "x"}))
+
+
+def test_prompts_for_tasks_are_no_prompts_for_queries():
+    """e5-mistral's own files name a web_search_query, and would leave queries without instruction."""
+    own = config(prompts={"web_search_query": "Instruct: x"})
+    prompts = finish(own, LoadOptions(profile="e5-mistral")).text.prompts
+    assert prompts["web_search_query"] == "Instruct: x"
+    assert prompts["query"] == (
+        "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
+    )
+    assert "passage" not in prompts
+
+
+def test_templates_of_the_published_cards():
+    """Whose spaces and line ends make other vectors."""
+    assert PROFILES["e5-mistral"].instruction_prompt == "Instruct: {instruction}\nQuery: "
+    assert PROFILES["qwen3-embedding"].instruction_prompt == "Instruct: {instruction}\nQuery:"
+    assert PROFILES["bge-en-icl"].suffixes == {"query": "\n<response>"}
+    assert PROFILES["bge-en-icl"].example_prompt == "<instruct>{instruction}\n<query>{query}\n<response>{response}\n\n"
+    assert PROFILES["gritlm"].prompts == {"query": "<|embed|>\n", "passage": "<|embed|>\n"}
+    assert PROFILES["embeddinggemma"].prompts["passage"] == "title: none | text: "
+
+
+def test_a_profile_says_attention_and_pooled_tokens():
+    finished = finish(config(), LoadOptions(profile="gritlm"))
+    assert finished.attention == "bidirectional"
+    assert finished.dense is not None
+    assert not finished.dense.include_prompt
+    causal = msgspec.structs.replace(config(), attention="causal")
+    assert finish(causal, LoadOptions(profile="gritlm")).attention == "causal"
+
+
+def test_ends_by_the_tokenizers_own_numbers():
+    tokenizer = tiny.TOKENIZERS["mistral"](48)
+    text = TextConfig(max_length=9)
+    found = ends(LoadOptions(profile="e5-mistral"), text, tokenizer=tokenizer)
+    assert (found.first_id, found.last_id) == (1, 2)
+    assert ends(LoadOptions(profile="gritlm"), text, tokenizer=tokenizer).last_id is None
+    own = TextConfig(max_length=9, last_id=7)
+    assert ends(LoadOptions(profile="e5-mistral"), own, tokenizer=tokenizer).last_id == 7
+    with pytest.raises(CheckpointError, match="wants the token '<.endoftext.>' around texts"):
+        ends(LoadOptions(profile="qwen3-embedding"), text, tokenizer=tokenizer)

@@ -8,7 +8,7 @@ import transformers
 from models import tiny
 from trine.errors import UnknownName, UsageError
 from trine.models.config import Expansion, TextConfig
-from trine.models.tokenization import TextTokenizer, clean, word_starts
+from trine.models.tokenization import TextTokenizer, WorkedExample, clean, word_starts
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +312,122 @@ def test_a_tokenizer_that_marks_nothing_has_words_of_one_token():
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     assert word_starts(transformers.PreTrainedTokenizerFast(tokenizer_object=backend), width=3).all()
+
+
+# -- ends, instructions and what stands behind a text ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [3, 7, 48])
+@pytest.mark.parametrize(
+    ("name", "first", "last"), [("mistral", 1, 2), ("qwen3", 1, 0), ("qwen3", 1, 2), ("gemma3", 2, 1), ("bert", 4, 3)]
+)
+def test_both_ends_are_there_once_and_after_truncation(make, name, first, last, length):
+    """Also a tokenizer that puts neither, or another one, gets them, once."""
+    text = make(name, max_length=length, first_id=first, last_id=last)
+    plain = make(name)
+    for source, row in zip(tiny.TEXTS, rows(text(tiny.TEXTS, kind="query")), strict=True):
+        assert (row[0], row[-1]) == (first, last)
+        assert len(row) <= length
+        body = plain.tokenizer(source, add_special_tokens=False)["input_ids"]
+        inner = [number for number in row if number not in (first, last, *plain.tokenizer.all_special_ids)]
+        assert inner == [number for number in body if number not in plain.tokenizer.all_special_ids][: len(inner)]
+    again = TextTokenizer(text.tokenizer, text.config)
+    assert rows(again(tiny.TEXTS, kind="query")) == rows(text(tiny.TEXTS, kind="query"))
+
+
+def test_ends_are_saved_with_the_tokenizer(make, tmp_path):
+    text = make("mistral", first_id=1, last_id=2)
+    text.tokenizer.save_pretrained(tmp_path)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path)("검색")["input_ids"][-1] == 2
+
+
+def test_spans_beside_ends_and_suffixes(make):
+    for name, last in (("mistral", 2), ("qwen3", 0), ("gemma3", 1)):
+        settings = {"prompts": {"query": "Instruct: 뜻\nQuery: "}, "suffixes": {"query": "\n<response>"}}
+        text = make(name, last_id=last, max_length=60, **settings)
+        source = "검색 index 문서를"
+        ids, spans = text.spans(source, kind="query")
+        assert list(ids) == rows(text([source], kind="query"))[0]
+        covered = {place for start, end in spans if start >= 0 for place in range(start, end)}
+        assert "".join(source[place] for place in sorted(covered)).replace(" ", "") == source.replace(" ", "")
+        assert max(end for _, end in spans) <= len(source)
+
+
+def test_instructions_stand_in_the_models_template(make):
+    text = make("mistral", instruction_prompt="Instruct: {instruction}\nQuery: ")
+    assert text.instructed(" 찾는다 {query} ") == "Instruct: 찾는다 {query}\nQuery: "
+    for empty in ("", "  "):
+        with pytest.raises(UsageError, match="instruction is empty"):
+            text.instructed(empty)
+    with pytest.raises(UsageError, match="no template for examples"):
+        text.instructed("찾는다", examples=[WorkedExample("q", "r")])
+    with pytest.raises(UsageError, match="no template for an instruction"):
+        make().instructed("찾는다")
+
+
+def test_examples_stand_in_front(make):
+    text = make("mistral", instruction_prompt="<{instruction}>", example_prompt="[{instruction}|{query}|{response}]")
+    examples = [WorkedExample("{response}", "답"), WorkedExample("q", "r", "다른 일")]
+    assert text.instructed("뜻", examples=examples) == "[뜻|{response}|답][다른 일|q|r]<뜻>"
+
+
+@pytest.mark.parametrize(("name", "last"), [("mistral", 2), ("qwen3", 0), ("gemma3", 1), ("bert", 3)])
+def test_a_suffix_survives_truncation(make, name, last):
+    """What a chat model answers after must end the text, however long that is; passages have none."""
+    text = make(name, max_length=30, suffixes={"query": " index."}, last_id=last)
+    tail = text.tokenizer(" index.", add_special_tokens=False)["input_ids"][-1]
+    for row in rows(text([*tiny.TEXTS, "긴글" * 99, "日本" * 99, "🙂" * 99], kind="query")):
+        assert row[-1] == last
+        assert row[-2] == tail
+        assert len(row) <= 30
+    assert rows(text(["검색"], kind="passage"))[0][-2] != tail
+
+
+def test_texts_are_shortened_by_words(make):
+    """To the ratio of the limit and the tokens, again until they fit; white space inside becomes single spaces."""
+    text = make("qwen3", text_tokens=10, max_length=40)
+    source = "index  book\nsearch database " * 9
+    (row,) = rows(text([source], kind="passage"))
+    assert len(row) <= 11
+    kept = text.tokenizer.decode(row[:-1])
+    assert kept == " ".join(source.split()[: len(kept.split())])
+    assert rows(text(["index  book"], kind="passage")) == rows(make("qwen3")(["index  book"], kind="passage"))
+    ids, spans = text.spans(source, kind="passage")
+    assert list(ids) == row
+    words = "".join(source[start:end] for start, end in spans if start >= 0)
+    assert "".join(words.split()) == "".join(kept.split())
+
+
+def test_a_long_word_is_cut_where_no_word_fits(make):
+    text = make("qwen3", text_tokens=6, max_length=40)
+    (row,) = rows(text(["긴글" * 50], kind="passage"))
+    assert 2 < len(row) <= 8
+
+
+def test_the_pooled_part_counted_by_the_text(make):
+    """As many positions at the end as the text and its suffix have alone: the prompt's border falls elsewhere."""
+    settings = {"prompts": {"query": "Find: "}, "suffixes": {"query": " END"}, "strip": "end"}
+    text = make("mistral", prompt_counted_by="text", **settings)
+    sources = ["검색  ", "", "  book"]
+    tokens = text(sources, kind="query")
+    for source, length, prompt in zip(sources, tokens.lengths, tokens.prompt_lengths, strict=True):
+        alone = text.tokenizer(source.rstrip() + " END", add_special_tokens=False)["input_ids"]
+        assert length - prompt == len(alone)
+    assert (make("mistral", **settings)(sources, kind="query").prompt_lengths != tokens.prompt_lengths).any()
+    bare = make("mistral", prompt_counted_by="text")(["", "검색"], kind="query")
+    np.testing.assert_array_equal(bare.prompt_lengths, [0, 1])  # nothing to pool but <s>; then all but <s>
+
+
+def test_white_space_behind_a_text_alone(make):
+    text, plain = make("qwen3", strip="end", prompts={"query": " a "}), make("qwen3")
+    assert rows(text(["  검색 \n"], kind="query")) == rows(plain([" a   검색"], kind="query"))
+
+
+def test_ends_of_a_tokenizer_that_knows_few_letters():
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE({"<e>": 0, "나": 1}, []))
+    few = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>", pad_token="<e>")
+    text = TextTokenizer(few, TextConfig(max_length=9, last_id=0))
+    assert rows(text(["나a나", ""], kind="query")) == [[1, 1, 0], [0]]
+    none = tokenizers.Tokenizer(tokenizers.models.BPE({}, []))
+    with pytest.raises(UsageError, match="its ends cannot be set"):
+        TextTokenizer(transformers.PreTrainedTokenizerFast(tokenizer_object=none), TextConfig(max_length=9, last_id=0))

@@ -4,6 +4,7 @@ Hidden size 32, two layers, a vocabulary of some hundred pieces of Korean and En
 parameter is random, biases and norms too, so that none can be lost unseen.
 """
 
+import json
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import tokenizers
 import torch
 import transformers
 
-from trine.models.backbone import Backbone
+from trine.models.backbone import Backbone, auto_class
 from trine.models.config import (
+    Attention,
     DenseConfig,
     EncoderConfig,
     MultiVectorConfig,
@@ -27,6 +29,8 @@ from trine.models.encoder import Encoder
 from trine.models.files import quiet_transformers
 
 BACKBONES = ("bert", "xlm_roberta", "modernbert", "distilbert", "mpnet")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")
+"""Small windows in all that have sliding ones; two layers, so that every kind of layer is there."""
 HIDDEN = 32
 MAX_LENGTH = 48
 """Tokens that fit, special tokens included."""
@@ -100,7 +104,7 @@ class Tiny:
 
 
 def build(name: str, *, masked_lm: bool = False, seed: int = 7, max_length: int = MAX_LENGTH) -> Tiny:
-    """One of `BACKBONES` with random weights."""
+    """One of `BACKBONES` or `DECODERS` with random weights; a decoder's `masked_lm` is its next-token head."""
     tokenizer = TOKENIZERS[name](max_length)
     common = {
         "vocab_size": len(tokenizer),
@@ -112,13 +116,12 @@ def build(name: str, *, masked_lm: bool = False, seed: int = 7, max_length: int 
         "pad_token_id": tokenizer.pad_token_id,
     }
     config = CONFIGS[name](common)
-    factory = transformers.AutoModelForMaskedLM if masked_lm else transformers.AutoModel
-    model = factory.from_config(config).eval()
+    model = auto_class(config, masked_lm=masked_lm).from_config(config).eval()
     randomise(model, seed=seed)
     return Tiny(name, model, tokenizer)
 
 
-def encoder(name: str, *, text: TextConfig | None = None) -> Encoder:
+def encoder(name: str, *, text: TextConfig | None = None, attention: Attention = "native") -> Encoder:
     """An encoder in memory with all three heads: mean-pooled dense, a weight a token, vectors of 16 dimensions."""
     parts = build(name)
     special = set(parts.tokenizer.all_special_ids) - {parts.tokenizer.mask_token_id}
@@ -131,8 +134,10 @@ def encoder(name: str, *, text: TextConfig | None = None) -> Encoder:
         multi_vector=MultiVectorConfig(
             layers=(Projection(in_features=HIDDEN, out_features=16), Normalize()), drop_first=True
         ),
+        attention=attention,
     )
-    result = Encoder(config, backbone=Backbone(parts.model, masked_lm=False), tokenizer=parts.tokenizer, name=name)
+    backbone = Backbone(parts.model, masked_lm=False, attention=attention)
+    result = Encoder(config, backbone=backbone, tokenizer=parts.tokenizer, name=name)
     for number, head in enumerate((result.sparse, result.multi_vector)):
         randomise(head, seed=number)
     return result.eval()
@@ -207,12 +212,49 @@ def _mpnet(common: dict) -> transformers.PretrainedConfig:
     )
 
 
+def _decoder(model_type: str, common: dict, **extra: object) -> transformers.PretrainedConfig:
+    shape = common | {"num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
+    return transformers.AutoConfig.for_model(model_type, **shape, **extra)
+
+
+def _llama(common: dict) -> transformers.PretrainedConfig:
+    return _decoder("llama", common)
+
+
+def _mistral(common: dict) -> transformers.PretrainedConfig:
+    return _decoder("mistral", common, head_dim=8, sliding_window=12)
+
+
+def _qwen2(common: dict) -> transformers.PretrainedConfig:
+    layers = ["full_attention", "sliding_attention"]
+    return _decoder("qwen2", common, use_sliding_window=True, sliding_window=12, layer_types=layers)
+
+
+def _qwen3(common: dict) -> transformers.PretrainedConfig:
+    return _decoder("qwen3", common, head_dim=8)
+
+
+def _gemma2(common: dict) -> transformers.PretrainedConfig:
+    return _decoder("gemma2", common, head_dim=8, sliding_window=12, query_pre_attn_scalar=8)
+
+
+def _gemma3(common: dict) -> transformers.PretrainedConfig:
+    layers = ["sliding_attention", "full_attention"]
+    return _decoder("gemma3_text", common, head_dim=8, sliding_window=12, query_pre_attn_scalar=8, layer_types=layers)
+
+
 CONFIGS = {
     "bert": _bert,
     "xlm_roberta": _xlm_roberta,
     "modernbert": _modernbert,
     "distilbert": _distilbert,
     "mpnet": _mpnet,
+    "llama": _llama,
+    "mistral": _mistral,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "gemma2": _gemma2,
+    "gemma3": _gemma3,
 }
 
 
@@ -299,10 +341,89 @@ def _modernbert_tokenizer(max_length: int) -> transformers.PreTrainedTokenizerBa
     )
 
 
+def _with_bytes(normalizer: tokenizers.normalizers.Normalizer, *, special: list[str]) -> tokenizers.Tokenizer:
+    """BPE whose unknown letters become their bytes."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    backend.normalizer = normalizer
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    # The bytes are ordinary pieces: training knows no other way to reserve them.
+    content = json.loads(backend.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in special]
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
+
+
+def _sentencepiece_tokenizer(max_length: int) -> transformers.PreTrainedTokenizerBase:
+    """As Llama's and Mistral's files have it: byte fallback, a space in front, and a template that adds only <s>."""
+    normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")]
+    )
+    backend = _with_bytes(normalizer, special=["<unk>", "<s>", "</s>", "<pad>"])
+    backend.decoder = tokenizers.decoders.Sequence(
+        [
+            tokenizers.decoders.Replace("▁", " "),
+            tokenizers.decoders.ByteFallback(),
+            tokenizers.decoders.Fuse(),
+            tokenizers.decoders.Strip(content=" ", left=1),
+        ]
+    )
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+    )
+    return _fast(backend, max_length, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
+
+
+def _qwen_tokenizer(max_length: int) -> transformers.PreTrainedTokenizerBase:
+    """As Qwen's files have it: bytes, no BOS; the embedding models' template adds <|endoftext|> behind."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.normalizer = tokenizers.normalizers.NFC()
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A <|endoftext|>", pair="$A <|endoftext|> $B <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
+    return _fast(backend, max_length, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+def _gemma_tokenizer(max_length: int) -> transformers.PreTrainedTokenizerBase:
+    """As Gemma's files have it for embedding: <bos> and <eos> around, a space as ▁, none put in front."""
+    backend = _with_bytes(tokenizers.normalizers.Replace(" ", "▁"), special=["<pad>", "<eos>", "<bos>", "<unk>"])
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<bos> $A <eos>", pair="<bos> $A <eos> <bos> $B <eos>", special_tokens=[("<bos>", 2), ("<eos>", 1)]
+    )
+    return _fast(backend, max_length, bos_token="<bos>", eos_token="<eos>", unk_token="<unk>", pad_token="<pad>")
+
+
+def _fast(backend: tokenizers.Tokenizer, max_length: int, **tokens: str) -> transformers.PreTrainedTokenizerBase:
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        **tokens,
+    )
+
+
 TOKENIZERS = {
     "bert": _bert_tokenizer,
     "xlm_roberta": _xlm_roberta_tokenizer,
     "modernbert": _modernbert_tokenizer,
     "distilbert": _cased_bert_tokenizer,
     "mpnet": _mpnet_tokenizer,
+    "llama": _sentencepiece_tokenizer,
+    "mistral": _sentencepiece_tokenizer,
+    "qwen2": _qwen_tokenizer,
+    "qwen3": _qwen_tokenizer,
+    "gemma2": _gemma_tokenizer,
+    "gemma3": _gemma_tokenizer,
 }

@@ -11,6 +11,7 @@ from trine.objectives.masked_lm import (
     hashed,
     linear_cross_entropy,
     mask_tokens,
+    next_token_labels,
     uniform,
     word_numbers,
 )
@@ -54,6 +55,23 @@ def test_cross_entropy_by_hand():
     first, second = (linear_cross_entropy(states, torch.tensor([n]), weight_VH=weight).total.exp() for n in (0, 1))
     torch.testing.assert_close(first, torch.tensor(4.0, dtype=torch.float64))
     torch.testing.assert_close(second, torch.tensor(4 / 3, dtype=torch.float64))
+
+
+def test_a_token_is_predicted_one_place_before_its_own():
+    none = IGNORED
+    labels = torch.tensor([[7, none, 8, none], [none, none, none, 9], [none] * 4])
+    expected = torch.tensor([[none, 8, none, none], [none, none, 9, none], [none] * 4])
+    assert torch.equal(next_token_labels(labels), expected)
+
+
+def test_masked_next_token_prediction_by_hand():
+    """Two classes with logits 0 and ln 3; of three tokens the last is hidden, so that only place 1 counts."""
+    weight = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    states = torch.tensor([[[9.0], [3.0], [7.0]]], dtype=torch.float64).log()
+    labels = next_token_labels(torch.tensor([[IGNORED, IGNORED, 1]]))
+    found = linear_cross_entropy(states.flatten(0, 1), labels.flatten(), weight_VH=weight)
+    torch.testing.assert_close(found.total.exp(), torch.tensor(4 / 3, dtype=torch.float64))
+    assert found.count == 1
 
 
 def test_cross_entropy_passes_gradcheck():

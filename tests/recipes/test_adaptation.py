@@ -10,8 +10,8 @@ from trine.recipes.adaptation import Adapted
 from trine.recipes.measuring import Measurement
 
 
-def outcome(low):
-    measured = Measurement({"dense": 0.5}, {"dense": {"q": 0.5}}, ("dense",))
+def outcome(low, **others):
+    measured = Measurement({"dense": 0.5, **others}, {"dense": {"q": 0.5}}, ("dense",))
     domain = {
         "documents": {"kept": 1200, "skipped": [{"path": "a.pdf", "reason": "is empty", "line": None}]},
         "weak_pairs": {"pairs": 900},
@@ -46,3 +46,9 @@ def test_counts_and_skipped_files_are_told():
     assert "1,200 documents, 900 weak pairs; 700 to train on, 650 of them after the filter" in text
     assert "40 queries over 3,000 passages" in text
     assert "+0.1000 (+0.0100 to +0.2000)" in text
+
+
+@pytest.mark.parametrize(("others", "told"), [({}, False), ({"bm25": 0.5}, False), ({"bm25": 0.6}, True)])
+def test_who_does_better_without_a_model_is_told(others, told):
+    assert ("BM25 alone finds more here (0.6000)" in "\n".join(outcome(0.01, **others).lines())) is told
+    assert "BM25 alone" not in "\n".join(outcome(0.01, **{**others, "all+bm25 (zscore)": 0.7}).lines())

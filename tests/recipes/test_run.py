@@ -5,6 +5,7 @@ import json
 import pytest
 
 from models import tiny
+from recipes import samples
 from trine.errors import DataError, TrainingError, UsageError
 from trine.models.encoder import Encoder
 from trine.models.reranker import Reranker
@@ -14,8 +15,6 @@ from trine.recipes.run import Job, open_source, run, working_folder
 from trine.training import checkpoints
 
 LENGTHS = {"query_length": 16, "passage_length": 32, "log_every": 1}
-KOREAN = ["검색", "색인", "문서", "기억", "장치", "지하철", "날씨", "한국어", "임베딩", "벡터"]
-WORDS = [*KOREAN, "kernel", "deadlock", "attention", "index", "container", "database"]
 
 
 @pytest.fixture(scope="module")
@@ -25,32 +24,12 @@ def start(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """Every word asks for the one passage that repeats it."""
-    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
-    rows = [
-        {"query": word, "pos": [f"{word} {word} {other}"], "neg": [f"{other} {other}"]}
-        for word in WORDS
-        for other in WORDS[:6]
-        if word != other
-    ]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return samples.pairs(tmp_path_factory.mktemp("data") / "pairs.jsonl")
 
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
-    """Held-out passages: the words beside others than in training."""
-    folder = tmp_path_factory.mktemp("judged")
-    corpus = [
-        {"_id": f"p{n}", "title": "", "text": f"{word} {word} {WORDS[-1 - n % 3]}"} for n, word in enumerate(WORDS)
-    ]
-    queries = [{"_id": f"q{n}", "text": word} for n, word in enumerate(WORDS)]
-    for name, rows in (("corpus", corpus), ("queries", queries)):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    lines = ["query-id\tcorpus-id\tscore", *(f"q{n}\tp{n}\t1" for n in range(len(WORDS)))]
-    (folder / "qrels.tsv").write_text("\n".join(lines) + "\n")
-    return folder
+    return samples.judged(tmp_path_factory.mktemp("judged") / "set")
 
 
 def job(name, settings, *, start, out, data, **options):
@@ -101,6 +80,17 @@ def test_pretraining_and_then_contrastive_training(start, pairs, tmp_path):
     second = run(job("bge_m3_unsupervised_small", settings, start=first.folder, out=tmp_path / "two", data=[pairs]))
     stages = json.loads((second.folder / RECORD).read_text(encoding="utf-8"))["stages"]
     assert [stage["recipe"]["name"] for stage in stages] == ["retromae_small", "bge_m3_unsupervised_small"]
+
+
+def test_a_bare_language_model_becomes_an_encoder_by_adapters(pairs, judged, tmp_path):
+    start = samples.language_model(tmp_path / "mistral")
+    settings = {**samples.LENGTHS, "steps": 30, "batch_size": 16, "learning_rate": 1e-2}
+    out = tmp_path / "out"
+    trained = run(job("e5_mistral_small", settings, start=start, out=out, data=[pairs], validation=judged))
+    assert trained.gain.low > 0
+    encoder = Encoder.load(out)
+    assert encoder.config.dense.pooling == ("last_token",)
+    assert not [name for name in encoder.state_dict() if "lora" in name]
 
 
 def test_a_teacher_s_embeddings_are_followed(start, pairs, tmp_path):

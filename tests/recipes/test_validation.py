@@ -8,7 +8,8 @@ from trine.errors import UsageError
 from trine.evaluation.beir import Dataset
 from trine.evaluation.evaluate import evaluate
 from trine.recipes.held_out import write_set
-from trine.recipes.validation import METRIC, Measured, Validation, gain
+from trine.recipes.measuring import METRIC
+from trine.recipes.validation import Measured, Validation, gain
 from trine.types import Document, Query
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trine.types import Embeddings, Kind, Mode, TextEncoder
+    from trine.types import Embeddings, TextEncoder
 
 WINDOW = 256
 """Texts that are embedded together; JSONL is written after each, so that memory stays flat."""
 SUFFIXES = (".npz", ".safetensors")
 
 
-def encode(
+def encode(  # noqa: PLR0913 -- a command's parameters are its options
     source: Annotated[
         str, typer.Argument(metavar="[INPUT]", help="A file, or '-' for standard input: a text per line, or JSONL.")
     ] = STDIN,
@@ -41,6 +42,12 @@ def encode(
         str,
         typer.Option(metavar="NAME", help="The side of a search: query or passage; it decides prompts and lengths."),
     ] = "passage",
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="What the texts are for; put in front by the model's template, where it has one."
+        ),
+    ] = None,
     mode: Modes = None,
     form: Annotated[
         str,
@@ -76,7 +83,10 @@ def encode(
     encoder = load_encoder(model, device=device, dtype=dtype)
     if wanted is None and out == STDIN:
         wanted = [each for each in encoder.dimensions if each != "multi_vector"] or None
-    parts = embedded(encoder, itertools.chain([] if first is None else [first], texts), side, wanted, output)
+    encode_all = partial(encoder.encode, kind=side, modes=wanted)
+    if instruction is not None:
+        encode_all = partial(encode_all, instruction=instruction)
+    parts = embedded(itertools.chain([] if first is None else [first], texts), encode_all, output)
     if out == STDIN:
         for ids, embeddings in parts:
             for row in json_rows(encoder, ids, embeddings):
@@ -88,14 +98,14 @@ def encode(
 
 
 def embedded(
-    encoder: TextEncoder, texts: Iterable[InputText], kind: Kind, modes: Sequence[Mode] | None, output: Output
+    texts: Iterable[InputText], encode: Callable[[Sequence[str]], Embeddings], output: Output
 ) -> Iterator[tuple[list[str | int], Embeddings]]:
     """Ids and embeddings, a window of texts at a time."""
     source = iter(texts)
     done = 0
     with output.bar("encoding") as progress:
         while part := list(itertools.islice(source, WINDOW)):
-            yield [text.id for text in part], encoder.encode([text.text for text in part], kind=kind, modes=modes)
+            yield [text.id for text in part], encode([text.text for text in part])
             done += len(part)
             progress(done, None)
 

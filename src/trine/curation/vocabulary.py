@@ -202,7 +202,7 @@ def _backbone(backbone: Backbone, kept: NDArray[np.int64], renumbered: Mapping[i
     for name, value in config.to_dict().items():
         if name.endswith("_token_id") and isinstance(value, int):
             setattr(config, name, renumbered.get(value))
-    return Backbone(model, masked_lm=backbone.masked_lm)
+    return Backbone(model, masked_lm=backbone.masked_lm, attention=backbone.attention)
 
 
 def _config(config: EncoderConfig, renumbered: Mapping[int, int]) -> EncoderConfig:

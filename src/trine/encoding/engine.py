@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from trine.encoding.batches import TokenBudget, without_dropout
 from trine.encoding.progress import progress_bar
 from trine.errors import UsageError
 from trine.models.encoder import Batch, Encoder
+from trine.models.prefixes import Prefix, take_prefix
 from trine.models.tokenization import Tokens
 from trine.types import Embeddings, Kind, Mode, PackedRows, SparseRows
 
@@ -24,6 +26,9 @@ WINDOW = 4096
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 16384, "cuda": 65536}
 """A batch that fills the caches of a CPU core, or the multiprocessors of a GPU."""
+
+LEAST_PREFIX = 4
+"""Tokens from which on a prefix that all texts share is computed once."""
 
 LOGITS_LIMIT = 1 << 26
 """Masked-LM logits of one batch: 256 MiB of float32."""
@@ -81,13 +86,34 @@ class TorchEngine:
         result = _Result(self.encoder, tokens, kind, modes)
 
         def forward(rows: NDArray[np.int64]) -> None:
-            with torch.inference_mode():
-                result.take(rows, pad(tokens, rows, kind=kind, device=self.encoder.device))
+            batch = pad(tokens, rows, kind=kind, device=self.encoder.device)
+            result.take(rows, replace(batch, prefix=prefix))
 
-        with without_dropout(self.encoder):
-            for rows in self.budget.batches(tokens.lengths):
+        with without_dropout(self.encoder), torch.inference_mode():
+            prefix = self._prefix(tokens)
+            for rows in self.budget.batches(tokens.lengths - (0 if prefix is None else len(prefix))):
                 self.budget.run(rows, forward)
         return result.finish()
+
+    def _prefix(self, tokens: Tokens) -> Prefix | None:
+        """What all texts begin with, where it is worth to be computed once."""
+        length = shared_length(tokens)
+        if length < LEAST_PREFIX:
+            return None
+        ids_P = torch.from_numpy(tokens.ids[:length].astype(np.int64)).to(self.encoder.device)
+        return take_prefix(self.encoder.backbone, ids_P)
+
+
+def shared_length(tokens: Tokens) -> int:
+    """Tokens that all texts begin with, at most all but the last of the shortest; 0 for a single text."""
+    if len(tokens.lengths) < 2:
+        return 0
+    most = int(tokens.lengths.min()) - 1
+    if most < LEAST_PREFIX:
+        return 0
+    columns = tokens.offsets[:-1, None] + np.arange(most)
+    same_P = (tokens.ids[columns] == tokens.ids[:most]).all(axis=0) & tokens.attended[columns].all(axis=0)
+    return int(np.append(same_P, False).argmin())
 
 
 def pad(tokens: Tokens, rows: NDArray[np.int64], *, kind: Kind, device: torch.device) -> Batch:

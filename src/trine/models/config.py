@@ -14,6 +14,7 @@ from trine.errors import CheckpointError
 from trine.types import Mode
 
 Pooling: TypeAlias = Literal["cls", "mean", "max", "mean_sqrt_len", "weighted_mean", "last_token", "cls_mean"]
+Attention: TypeAlias = Literal["native", "bidirectional", "causal"]
 Activation: TypeAlias = Literal["identity", "tanh", "gelu", "relu", "silu", "sigmoid"]
 
 
@@ -112,9 +113,25 @@ class TextConfig(Strict, frozen=True):
     """Text put in front, by kind ("query", "passage") or by a name to ask for."""
     default_prompt: str | None = None
     """Name of the prompt for a text whose kind has none."""
+    instruction_prompt: str | None = None
+    """Prompt for an instruction that the caller gives, which stands in it as "{instruction}"."""
+    example_prompt: str | None = None
+    """A worked example in front of an instruction, with "{instruction}", "{query}" and "{response}" in it."""
+    suffixes: dict[str, str] = {}
+    """Text put behind, by kind: the end of a chat turn, or what an in-context learner answers after."""
+    first_id: int | None = None
+    """Token id that every text begins with; put there where the tokenizer leaves it out, after truncation."""
+    last_id: int | None = None
+    """Token id that every text ends with, put there likewise."""
     lower_case: bool = False
-    strip: bool = False
-    """Whether white space at both ends of a text, prompt included, is left out."""
+    strip: bool | Literal["end"] = False
+    """Whether white space is left out: at both ends of a text, prompt included, or only behind it."""
+    text_tokens: int | None = None
+    """Tokens of the text alone, prompt and special tokens left out, to which it is shortened first, by whole words
+    (LLM2Vec)."""
+    prompt_counted_by: Literal["prompt", "text"] = "prompt"
+    """How the tokens are counted that `include_prompt` leaves out: those of the prompt tokenised alone
+    (sentence-transformers), or all but as many at the end as the text and its suffix have alone (LLM2Vec)."""
     query_special_tokens: bool = True
     """False: queries get no CLS, SEP and the like, which no static weight is meant for."""
     markers: dict[str, int] = {}
@@ -132,6 +149,9 @@ class EncoderConfig(Strict, frozen=True):
     dense: DenseConfig | None = None
     sparse: SparseConfig | None = None
     multi_vector: MultiVectorConfig | None = None
+    attention: Attention = "native"
+    """What a token sees: as the transformer's own config.json says, all tokens, or only those before it (LLM2Vec, arXiv
+    2404.05961, section 2.1)."""
     untrained: tuple[Mode, ...] = ()
     """Representations that were put together without training; said wherever the model is shown."""
     scripts: tuple[str, ...] = ()

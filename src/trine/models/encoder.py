@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trine.errors import UsageError
-from trine.models.backbone import Backbone
+from trine.models.backbone import Backbone, States
 from trine.models.config import EncoderConfig
 from trine.models.fingerprints import fingerprint
 from trine.models.heads.dense import DenseHead
 from trine.models.heads.multi_vector import MultiVectorHead
 from trine.models.heads.sparse import SparseHead, SparseTensors
+from trine.models.merging import merge_lora
+from trine.models.prefixes import Prefix, continued
 from trine.models.scripts import covered
 from trine.models.tokenization import TextTokenizer
 from trine.tables import Row, resolve, unknown
@@ -47,6 +49,8 @@ class Batch:
     """True for every token that others see."""
     prompt_lengths_B: Tensor
     kind: Kind
+    prefix: Prefix | None = None
+    """What all texts begin with, where that was computed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,11 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, *, backbone: Backbone, tokenizer: Any, name: str = "") -> None:
         super().__init__()
+        if backbone.attention != config.attention:
+            raise UsageError(
+                f"the backbone's attention is {backbone.attention!r}, the configuration says {config.attention!r}; "
+                "build the backbone with the configuration's attention"
+            )
         self.config = config
         self.name = name
         self.backbone = backbone
@@ -89,6 +98,7 @@ class Encoder(nn.Module):
         profile: str | None = None,
         pooling: str | None = None,
         prompts: Mapping[str, str] | None = None,
+        adapter: str | Path | None = None,
         revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -101,6 +111,7 @@ class Encoder(nn.Module):
             profile: one of `trine.models.profiles.PROFILES`: what a bare checkpoint does not say of itself.
             pooling: pooling of a bare checkpoint ("cls", "mean", "last_token", ...), in place of a profile.
             prompts: text put in front, by kind ("query", "passage"); replaces the checkpoint's own.
+            adapter: folder or hub id of a LoRA adapter (peft's files) to merge into the model, after its own ones.
             revision: branch, tag or commit on the hub.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto" (float32 on CPU, bfloat16 on CUDA, float16 on MPS), "float32", "bfloat16", "float16".
@@ -111,7 +122,9 @@ class Encoder(nn.Module):
         """
         from trine.models.checkpoints import LoadOptions, load
 
-        options = LoadOptions(layout=layout, profile=profile, pooling=pooling, prompts=prompts, revision=revision)
+        options = LoadOptions(
+            layout=layout, profile=profile, pooling=pooling, prompts=prompts, adapter=adapter, revision=revision
+        )
         return load(name, options, device=device, dtype=dtype)
 
     @classmethod
@@ -120,8 +133,14 @@ class Encoder(nn.Module):
         # float16 keeps other bits than bfloat16, so its fingerprint is taken before the weights are rounded.
         read_as = torch.float32 if dtype == torch.float16 else dtype
         backbone = Backbone.load(
-            checkpoint.backbone, masked_lm=checkpoint.config.needs_masked_lm, dtype=read_as, ignored=checkpoint.ignored
+            checkpoint.backbone,
+            masked_lm=checkpoint.config.needs_masked_lm,
+            dtype=read_as,
+            ignored=checkpoint.ignored,
+            attention=checkpoint.config.attention,
         )
+        for adapter in checkpoint.adapters:
+            merge_lora(backbone.model, adapter)
         encoder = cls(checkpoint.config, backbone=backbone, tokenizer=checkpoint.tokenizer(), name=name)
         checkpoint.fill(encoder)
         if read_as != dtype:
@@ -189,6 +208,7 @@ class Encoder(nn.Module):
         kind: Kind = "passage",
         modes: Iterable[Mode] | None = None,
         prompt: str | None = None,
+        instruction: str | None = None,
         batch_tokens: int | None = None,
         progress: bool = False,
         engine: str = "torch",
@@ -200,11 +220,13 @@ class Encoder(nn.Module):
             kind: "query" or "passage"; decides prompt, length and, in some models, the tokens that count.
             modes: representations to compute; None for all the model has.
             prompt: put in front instead of the configured prompt of `kind`.
+            instruction: what the texts are embedded for, where the model has a template for it; in place of `prompt`.
             batch_tokens: tokens of one batch, padding included; None chooses by device.
             progress: show a bar on standard error.
             engine: a name in `ENGINES`.
         """
         _refuse_one_string(texts)
+        prompt = self._prompt(prompt, instruction)
         runner = resolve(ENGINES, engine, kind="engine")(self, batch_tokens=batch_tokens)
         embeddings: Embeddings = runner.encode(texts, kind=kind, modes=modes, prompt=prompt, progress=progress)
         return embeddings
@@ -216,15 +238,24 @@ class Encoder(nn.Module):
         kind: Kind = "passage",
         modes: Iterable[Mode] | None = None,
         prompt: str | None = None,
+        instruction: str | None = None,
         batch_tokens: int | None = None,
         window: int = 1024,
         engine: str = "torch",
     ) -> Iterator[Embeddings]:
         """Embed any number of texts in flat memory: yields the embeddings of `window` texts at a time, in order."""
         _refuse_one_string(texts)
+        prompt = self._prompt(prompt, instruction)
         runner = resolve(ENGINES, engine, kind="engine")(self, batch_tokens=batch_tokens)
         stream: Iterator[Embeddings] = runner.stream(texts, kind=kind, modes=modes, prompt=prompt, window=window)
         return stream
+
+    def _prompt(self, prompt: str | None, instruction: str | None) -> str | None:
+        if instruction is None:
+            return prompt
+        if prompt is not None:
+            raise UsageError(f"give prompt ({prompt!r}) or instruction ({instruction!r}), not both")
+        return self.text.instructed(instruction)
 
     def chosen_modes(self, modes: Iterable[Mode] | None) -> tuple[Mode, ...]:
         """Check a choice of representations; None means all that the model has."""
@@ -249,7 +280,7 @@ class Encoder(nn.Module):
         needs_backbone = any(mode != "sparse" for mode in modes) or (
             self.sparse is not None and self.sparse.source(batch.kind) != "static"
         )
-        states = self.backbone(batch.ids_BL, batch.attended_BL) if needs_backbone else None
+        states = self._states(batch) if needs_backbone else None
         dense = sparse = vectors = None
         if "dense" in modes:
             assert self.dense is not None
@@ -269,6 +300,12 @@ class Encoder(nn.Module):
             assert states is not None
             vectors = self.multi_vector(states.hidden_BLH)
         return Representations(dense, sparse, vectors)
+
+    def _states(self, batch: Batch) -> States:
+        if batch.prefix is not None:
+            return continued(self.backbone, batch.prefix, batch.ids_BL, batch.attended_BL)
+        states: States = self.backbone(batch.ids_BL, batch.attended_BL)
+        return states
 
     # -- tokens, for chunking and explanation ----------------------------------------------------------------------
 

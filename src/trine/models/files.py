@@ -86,7 +86,15 @@ def fresh_folder(target: Path) -> Iterator[Path]:
 
 
 def save_backbone(model: Any, folder: Path) -> None:
-    """Write config.json and model.safetensors of a transformers model."""
+    """Write config.json and model.safetensors of a transformers model.
+
+    Raises:
+        UsageError: it has adapters whose weights stand apart from its own.
+    """
+    if any(".lora_A." in name for name, _ in model.named_parameters()):
+        raise UsageError(
+            "the model has adapters that are not merged; call trine.models.adapters.merge_adapters(encoder) first"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
         model.save_pretrained(folder)

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, Unpack, get_args
 
 import msgspec
+from torch import nn
 
 from trine.errors import UsageError
 from trine.models.backbone import Backbone
 from trine.models.checkpoints.base import special_ids
 from trine.models.config import (
+    Attention,
     DenseConfig,
     EncoderConfig,
     Layer,
@@ -29,7 +31,13 @@ from trine.models.encoder import Encoder
 from trine.tables import unknown
 from trine.types import MODES, Mode
 
-Architecture: TypeAlias = Literal["bert", "modernbert"]
+Architecture: TypeAlias = Literal["bert", "modernbert", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"]
+"""By transformers' model types: two encoders, and decoders."""
+
+FIRST_WEIGHT = 0.2
+"""Of a token under a sparse head that is not trained yet: five tokens in common give a score as large as a cosine's."""
+
+_DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
 
 
 class Shape(TypedDict):
@@ -44,14 +52,15 @@ class Shape(TypedDict):
     max_length: int
     """Tokens that it can read, special ones included."""
     architecture: NotRequired[Architecture]
-    """"bert" (the default) or "modernbert"."""
+    """"bert" where nothing is said."""
 
 
 def fresh_encoder(
     tokenizer: Any,
     *,
     modes: Iterable[Mode] = MODES,
-    pooling: Literal["mean", "cls"] = "mean",
+    pooling: Literal["mean", "cls", "weighted_mean", "last_token"] = "mean",
+    attention: Attention = "native",
     dense_width: int | None = None,
     vector_width: int | None = None,
     seed: int = 0,
@@ -63,6 +72,7 @@ def fresh_encoder(
         tokenizer: a fast transformers tokenizer; it must have a padding token.
         modes: heads to give it: a pooled dense one, a sparse one of one weight a token, a projected multi-vector one.
         pooling: of the dense head.
+        attention: "bidirectional" lets the tokens of a decoder see those behind them.
         dense_width: D, by a projection after pooling; None leaves H.
         vector_width: d; None projects to H.
         seed: of every weight; the surrounding random state is left as it was.
@@ -75,10 +85,17 @@ def fresh_encoder(
     _check(shape, pooling)
     wanted = _known(modes)
     special = _special_ids(tokenizer)
+    if pooling == "last_token" and tokenizer.eos_token_id is None:
+        raise UsageError(
+            "the tokenizer has no EOS token, whose state the pooling last_token takes; set tokenizer.eos_token"
+        )
     with seeded(seed):
         model = _transformer(tokenizer, shape)
     config = EncoderConfig(
-        text=TextConfig(max_length=shape["max_length"]),
+        text=TextConfig(
+            max_length=shape["max_length"], last_id=tokenizer.eos_token_id if pooling == "last_token" else None
+        ),
+        attention=attention,
         dense=DenseConfig(pooling=(pooling,), layers=_dense_layers(shape["hidden"], dense_width))
         if "dense" in wanted
         else None,
@@ -88,9 +105,11 @@ def fresh_encoder(
         origin="fresh",
     )
     with seeded(seed + 1):
-        return Encoder(
-            config, backbone=Backbone(model, masked_lm=False), tokenizer=copy.deepcopy(tokenizer), name="fresh"
-        ).eval()
+        backbone = Backbone(model, masked_lm=False, attention=attention)
+        encoder = Encoder(config, backbone=backbone, tokenizer=copy.deepcopy(tokenizer), name="fresh").eval()
+    if "sparse" in wanted:
+        _begin_alike(encoder)
+    return encoder
 
 
 def with_heads(
@@ -130,9 +149,23 @@ def with_heads(
             tokenizer=copy.deepcopy(encoder.tokenizer),
             name=encoder.name,
         )
+    if "sparse" in wanted:
+        _begin_alike(result)
     for mode in encoder.modes:
         getattr(result, mode).load_state_dict(getattr(encoder, mode).state_dict())
     return result.to(device=encoder.device, dtype=encoder.dtype).train(encoder.training)
+
+
+def _begin_alike(encoder: Encoder) -> None:
+    """Give every token the same weight, so that training begins at the overlap of tokens.
+
+    States of trained transformers lean to one side: under random weights all tokens can come out below zero, where ReLU
+    has no gradient (docs/LOG.md).
+    """
+    assert encoder.sparse is not None
+    assert encoder.sparse.linear is not None
+    nn.init.zeros_(encoder.sparse.linear.weight)
+    nn.init.constant_(encoder.sparse.linear.bias, FIRST_WEIGHT)
 
 
 def _known(modes: Iterable[Mode]) -> tuple[Mode, ...]:
@@ -149,15 +182,16 @@ def _check(shape: Shape, pooling: str) -> None:
     names = get_args(Architecture)
     if shape.get("architecture", "bert") not in names:
         raise unknown(shape["architecture"], names, kind="architecture")
-    if pooling not in ("mean", "cls"):
-        raise unknown(pooling, ("mean", "cls"), kind="pooling")
+    poolings = ("mean", "cls", "weighted_mean", "last_token")
+    if pooling not in poolings:
+        raise unknown(pooling, poolings, kind="pooling")
     numbers: Mapping[str, Any] = {key: value for key, value in shape.items() if key != "architecture"}
     for key, value in numbers.items():
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"{key} must be a whole number of at least 1, got {value!r}")
     if shape["hidden"] % shape["heads"]:
         raise UsageError(f"hidden ({shape['hidden']}) must be a multiple of heads ({shape['heads']})")
-    if shape.get("architecture") == "modernbert" and shape["hidden"] // shape["heads"] % 2:
+    if shape.get("architecture", "bert") != "bert" and shape["hidden"] // shape["heads"] % 2:
         raise UsageError(
             f"rotary positions turn pairs of dimensions: hidden / heads must be even, "
             f"got {shape['hidden']} / {shape['heads']}"
@@ -182,10 +216,19 @@ def _transformer(tokenizer: Any, shape: Shape) -> Any:
         "max_position_embeddings": shape["max_length"],
         "pad_token_id": tokenizer.pad_token_id,
     }
-    if shape.get("architecture") == "modernbert":
+    architecture = shape.get("architecture", "bert")
+    if architecture in _DECODERS:
+        # transformers' defaults are those of the large models: their own head size and special tokens.
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        size = {} if architecture in ("llama", "qwen2") else {"head_dim": shape["hidden"] // shape["heads"]}
+        many = {"num_key_value_heads": shape["heads"]}
+        model: Any = transformers.AutoModel.from_config(
+            transformers.AutoConfig.for_model(architecture, **common, **ends, **size, **many)
+        )
+    elif architecture == "modernbert":
         names = {"cls_token_id": "cls", "bos_token_id": "cls", "sep_token_id": "sep", "eos_token_id": "sep"}
         ids = {key: getattr(tokenizer, f"{name}_token_id") for key, name in names.items()}
-        model: Any = transformers.AutoModel.from_config(transformers.ModernBertConfig(**common, **ids))
+        model = transformers.AutoModel.from_config(transformers.ModernBertConfig(**common, **ids))
     else:
         model = transformers.AutoModel.from_config(transformers.BertConfig(**common))
         model.pooler = None  # the next-sentence head: no embedding passes through it

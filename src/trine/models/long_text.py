@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trine.errors import UsageError
-from trine.models.backbone import Backbone, LearnedPositions
+from trine.models.backbone import Backbone, LearnedPositions, auto_class
 from trine.models.config import EncoderConfig, TextConfig
 from trine.models.encoder import Encoder
 from trine.models.files import quiet_transformers
@@ -150,16 +150,14 @@ def _raise_base(config: Any, *, scale: float, theta: float | None) -> None:
 
 
 def _rebuilt(backbone: Backbone, config: Any, state: dict[str, Tensor]) -> Backbone:
-    import transformers
-
-    factory = transformers.AutoModelForMaskedLM if backbone.masked_lm else transformers.AutoModel
+    factory = auto_class(config, masked_lm=backbone.masked_lm)
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         model = factory.from_config(config)
     if getattr(backbone.model, "pooler", None) is None and getattr(model, "pooler", None) is not None:
         model.pooler = None
     weight = next(backbone.parameters())
     model.to(device=weight.device, dtype=weight.dtype).load_state_dict(state)
-    return Backbone(model, masked_lm=backbone.masked_lm)
+    return Backbone(model, masked_lm=backbone.masked_lm, attention=backbone.attention)
 
 
 def _with(encoder: Encoder, config: EncoderConfig, *, backbone: Backbone, tokenizer: Any) -> Encoder:

@@ -50,13 +50,24 @@ class Tokens:
         return np.diff(self.offsets)
 
 
+@dataclass(frozen=True, slots=True)
+class WorkedExample:
+    """A query with what answers it, shown to a model that learns in context."""
+
+    query: str
+    response: str
+    instruction: str | None = None
+    """None: that of the texts."""
+
+
 class TextTokenizer:
-    """Applies prompt, tokenizer, truncation, marker and expansion, in that order."""
+    """Applies prompt, suffix, tokenizer, truncation, marker and expansion, in that order."""
 
     def __init__(self, tokenizer: Any, config: TextConfig) -> None:
         self.tokenizer = tokenizer
         self.config = config
-        self._special = set(tokenizer.all_special_ids)
+        self._special = set(tokenizer.all_special_ids) | {config.first_id, config.last_id} - {None}
+        _add_ends(tokenizer, first=config.first_id, last=config.last_id)
         self._added = int(tokenizer.num_special_tokens_to_add())
         if config.lower_case:
             _lower_case(tokenizer.backend_tokenizer)
@@ -65,18 +76,47 @@ class TextTokenizer:
         """Tokenise; `prompt` replaces the configured one."""
         configured = self.prompt(kind)
         prefix = configured if prompt is None else prompt
-        whole = [prefix + clean(text) for text in texts]
-        whole = [text.strip() for text in whole] if self.config.strip else whole
-        rows = self._encode(whole, kind)["input_ids"] if whole else []
+        texts = [self._shortened(clean(text)) for text in texts]
+        suffix = self.config.suffixes.get(kind, "")
+        rows = self._encode(self._whole(texts, prefix, suffix, kind), kind)["input_ids"] if texts else []
         rows, attended = self._decorate(rows, kind)
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
         return Tokens(
             ids=np.concatenate([np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)]),
             offsets=offsets,
             attended=np.concatenate([np.zeros(0, np.bool_), *attended]),
-            prompt_lengths=np.full(len(texts), self._prompt_length(prefix, kind), np.int64),
+            prompt_lengths=self._prompt_lengths(texts, np.diff(offsets), prefix=prefix, suffix=suffix, kind=kind),
             padding_id=int(self.tokenizer.pad_token_id or 0),
         )
+
+    def instructed(self, instruction: str, *, examples: Sequence[WorkedExample] = ()) -> str:
+        """The prompt for an instruction, by the model's own template.
+
+        Args:
+            instruction: what the texts are embedded for, in a sentence.
+            examples: put in front, for models that learn from them (bge-en-icl).
+
+        Raises:
+            UsageError: the model has no such template, or the instruction is empty.
+        """
+        template, shown = self.config.instruction_prompt, self.config.example_prompt
+        if template is None:
+            raise UsageError(
+                f"the model has no template for an instruction ({instruction!r}); give the whole text to be put in "
+                "front as prompt="
+            )
+        if not instruction.strip():
+            raise UsageError("the instruction is empty; for no prompt at all write prompt=''")
+        if examples and shown is None:
+            raise UsageError("the model has no template for examples; leave them out")
+        parts = [
+            _filled(
+                shown, instruction=example.instruction or instruction, query=example.query, response=example.response
+            )
+            for example in examples
+            if shown is not None
+        ]
+        return "".join(parts) + _filled(template, instruction=instruction.strip())
 
     def prompt(self, kind: Kind) -> str:
         """The configured prompt of `kind`, else the default one, else nothing."""
@@ -96,18 +136,24 @@ class TextTokenizer:
 
     def spans(self, text: str, *, kind: Kind) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Ids (T,) of one text as it is embedded, and the span (T, 2) behind each; `NOWHERE` where none is."""
-        prefix = self.prompt(kind)
-        whole, begin = prefix + clean(text), len(prefix)
-        if self.config.strip:
-            begin -= len(whole) - len(whole.lstrip())
-            whole = whole.strip()
+        prefix, source = self.prompt(kind), clean(text)
+        text = self._shortened(source)
+        (whole,) = self._whole([text], prefix, self.config.suffixes.get(kind, ""), kind)
+        begin = len(prefix)
+        if self.config.strip is True:
+            begin -= len(prefix + text) - len((prefix + text).lstrip())
         encoded = self._encode([whole], kind, offsets=True)
         (row,), _ = self._decorate(encoded["input_ids"], kind)
-        # A token that begins in the prompt and ends in the text keeps the text's part.
-        spans = [
-            (max(start, begin) - begin, end - begin) if end > max(start, begin) else NOWHERE
-            for start, end in _whole_letters(encoded["offset_mapping"][0], whole)
-        ]
+        places = None if source.startswith(text) else _places(source)
+        stop = begin + len(text)
+        # A token that begins in the prompt and ends in the text, or so at the end, keeps the text's part.
+        spans = []
+        for start, end in _whole_letters(encoded["offset_mapping"][0], whole):
+            start, end = max(start, begin) - begin, min(end, stop) - begin
+            if end <= start:
+                spans.append(NOWHERE)
+            else:
+                spans.append((start, end) if places is None else (places[start], places[end - 1] + 1))
         if kind in self.config.markers:
             spans.insert(1, NOWHERE)
         if self.config.cls_every is not None:
@@ -118,12 +164,45 @@ class TextTokenizer:
     def token_spans(self, text: str) -> NDArray[np.int64]:
         """(tokens, 2) spans of all tokens of `text`: no special tokens, no prompt, no truncation."""
         text = clean(text)
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
-        )
-        return np.asarray(_whole_letters(encoded["offset_mapping"], text), np.int64).reshape(-1, 2)
+        return np.asarray(_whole_letters(self._plain([text])["offset_mapping"][0], text), np.int64).reshape(-1, 2)
 
-    def _encode(self, texts: Sequence[str], kind: Kind, *, offsets: bool = False) -> Any:
+    def _whole(self, texts: Sequence[str], prefix: str, suffix: str, kind: Kind) -> list[str]:
+        """Prompt, text and suffix as one string each; the text is cut where the suffix would not fit behind it."""
+        if self.config.strip == "end":
+            texts = [text.rstrip() for text in texts]
+        whole = [prefix + text for text in texts]
+        whole = [text.strip() for text in whole] if self.config.strip is True else whole
+        if not suffix:
+            return whole
+        room = self._room(kind) - self._added - len(self._plain([suffix])["input_ids"][0])
+        encoded = self._plain(whole)
+        for number, offsets in enumerate(encoded["offset_mapping"]):
+            if len(offsets) > room:
+                # Where the first token left out belongs to a letter of several tokens (its bytes), all of it goes.
+                whole[number] = whole[number][: min(offsets[room][0], offsets[room - 1][1]) if room > 0 else 0]
+        return [text + suffix for text in whole]
+
+    def _shortened(self, text: str) -> str:
+        """LLM2Vec's way to cut a text: whole words, by the ratio of its tokens to the limit, until it fits."""
+        limit = self.config.text_tokens
+        if limit is None:
+            return text
+        while (count := len(self._plain([text])["input_ids"][0])) > limit:
+            words = text.split()
+            # It counts no tokens past the model's length, so that long texts take several rounds.
+            kept = words[: int(len(words) * (limit / min(count, self.config.max_length)))]
+            if not kept:
+                # One word alone is longer; LLM2Vec's own code is left with nothing of it.
+                return text[: int(self._plain([text])["offset_mapping"][0][limit - 1][1])]
+            text = " ".join(kept)
+        return text
+
+    def _plain(self, texts: Sequence[str]) -> Any:
+        return self.tokenizer(
+            list(texts), add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
+        )
+
+    def _room(self, kind: Kind) -> int:
         room = self.max_length(kind) - (kind in self.config.markers)
         expansion = self._expansion(kind)
         if expansion is not None:
@@ -131,11 +210,14 @@ class TextTokenizer:
             room = widest if expansion.fixed else max(room, widest)
         if self.config.cls_every is not None:
             room = _room_beside_cls(room, self.config.cls_every, special=self._added)
+        return room
+
+    def _encode(self, texts: Sequence[str], kind: Kind, *, offsets: bool = False) -> Any:
         return self.tokenizer(
             list(texts),
             add_special_tokens=kind != "query" or self.config.query_special_tokens,
             truncation=True,
-            max_length=room,
+            max_length=self._room(kind),
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
@@ -167,6 +249,15 @@ class TextTokenizer:
     def _ends(self, row: Sequence[int]) -> int:
         """Special tokens at the end of a row that begins with one."""
         return int(len(row) > 1 and row[-1] in self._special)
+
+    def _prompt_lengths(
+        self, texts: Sequence[str], lengths_N: NDArray[np.int64], *, prefix: str, suffix: str, kind: Kind
+    ) -> NDArray[np.int64]:
+        if self.config.prompt_counted_by == "prompt" or not texts:
+            return np.full(len(texts), self._prompt_length(prefix, kind), np.int64)
+        texts = [text.rstrip() for text in texts] if self.config.strip == "end" else texts
+        counts = [len(row) for row in self._plain([text + suffix for text in texts])["input_ids"]]
+        return np.where(counts, np.maximum(lengths_N - counts, 0), 0).astype(np.int64)
 
     def _prompt_length(self, prefix: str, kind: Kind) -> int:
         if not prefix:
@@ -206,6 +297,19 @@ def clean(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
+def _filled(template: str, **values: str) -> str:
+    """The template with its names in braces replaced, all at once: values may hold braces."""
+    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), template)
+
+
+def _places(text: str) -> list[int]:
+    """Where in `text` each code point of its words lies, when single spaces join them."""
+    places: list[int] = []
+    for word in re.finditer(r"\S+", text):
+        places += range(word.start(), word.end() + 1)
+    return places
+
+
 def _with_each(row: Sequence[_T], extra: _T, *, every: int, ends: int) -> list[_T]:
     """`extra` after every so many entries while more follow; the first entry and the last `ends` ones do not count."""
     first, body, last = row[:1], row[1 : len(row) - ends], row[len(row) - ends :]
@@ -239,6 +343,42 @@ def _whole_letters(offsets: Sequence[tuple[int, int]], text: str) -> Sequence[tu
                 end += 1
         result.append((start, end))
     return result[::-1]
+
+
+def _add_ends(tokenizer: Any, *, first: int | None, last: int | None) -> None:
+    """Make a tokenizer begin and end every text with these tokens, truncated ones too, where it does not yet.
+
+    It is asked, not believed: transformers 5 leaves out the EOS that tokenizer_config.json asks for.
+    """
+    from tokenizers import processors
+
+    if first is None and last is None:
+        return
+    before, after = _around(tokenizer)
+    if first in (None, *before[:1]) and last in (None, *after[-1:]):
+        return
+    if first is not None and before[:1] != [first]:
+        before = [first, *before]
+    if last is not None and after[-1:] != [last]:
+        after = [*after, last]
+    names = {number: str(tokenizer.convert_ids_to_tokens(number)) for number in (*before, *after)}
+    # One template for all: tokenizers 0.23 panics where a second one stands behind a template of two tokens.
+    front, back = ([names[number] for number in part] for part in (before, after))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=[*front, "$A", *back],
+        pair=[*front, "$A", *back, *front, "$B:1", *back],
+        special_tokens=[(name, number) for number, name in names.items()],
+    )
+
+
+def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts before and behind a text."""
+    for sample in ("a", "가", "0", *tokenizer.get_vocab()):
+        whole, bare = (tokenizer(sample, add_special_tokens=special)["input_ids"] for special in (True, False))
+        for start in range(len(whole) if bare else 0):
+            if whole[start : start + len(bare)] == bare:
+                return whole[:start], whole[start + len(bare) :]
+    raise UsageError("the tokenizer tells no text from its special tokens, so that its ends cannot be set")
 
 
 def _lower_case(backend: Any) -> None:

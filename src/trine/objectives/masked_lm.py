@@ -1,7 +1,8 @@
 """Masked language modelling: which tokens are hidden, and a cross-entropy that never holds the logits of all tokens.
 
 Shapes: B texts, L tokens, M tokens of all texts, H hidden size, V vocabulary, R ordinary ids, C rows of a chunk.
-Source: BERT (arXiv 1810.04805, section 3.1); whole words as in its later releases.
+Sources: BERT (arXiv 1810.04805, section 3.1), whole words as in its later releases; masked next-token prediction of
+LLM2Vec (arXiv 2404.05961, section 2.1).
 """
 
 from __future__ import annotations
@@ -78,6 +79,15 @@ def word_numbers(ids_BL: Tensor, *, starts_V: Tensor, ordinary_BL: Tensor) -> Te
     after_other_BL[:, 1:] = ~ordinary_BL[:, :-1]
     begins_BL = ordinary_BL & (starts_V[ids_BL] | after_other_BL)
     return torch.where(ordinary_BL, begins_BL.cumsum(1) - 1, NOT_A_WORD)
+
+
+def next_token_labels(labels_BL: Tensor) -> Tensor:
+    """Labels where a decoder predicts them: each at the place before its token, (B, L).
+
+    A decoder's output at place i was trained to say token i + 1. Masked next-token prediction keeps that place, so that
+    its output layer serves as it is. The first token has none before it, and is predicted nowhere.
+    """
+    return torch.cat([labels_BL[:, 1:], torch.full_like(labels_BL[:, :1], IGNORED)], dim=1)
 
 
 def mask_tokens(

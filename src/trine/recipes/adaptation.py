@@ -100,4 +100,12 @@ class Adapted:
             f"gain {gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f}): adapted {self.system} over the start's best, "
             f"{self.before.best}",
             f"The adapted model is {verdict}. {self.seconds / 60:.0f} minutes.",
+            *self._bm25(),
         ]
+
+    def _bm25(self) -> list[str]:
+        """A word where whoever searches these documents does better without a model."""
+        reached = self.after.values.get("bm25", 0.0)
+        if reached <= max(value for name, value in self.after.values.items() if name != "bm25"):
+            return []
+        return [f"BM25 alone finds more here ({reached:.4f}): search with --mode bm25, or start from a stronger model."]

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 
 from trine.errors import UsageError
-from trine.models.config import Pooling
+from trine.models.config import Attention, Pooling
 from trine.tables import resolve, unknown
 from trine.types import Mode
 
@@ -68,7 +68,33 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise UsageError(f"recipe {self.name}: {field} must be above 0, got {getattr(self, field)}")
 
 
-class PairRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="pairs", tag_field="kind"):
+class EncoderRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What training of an encoder shares: how a decoder becomes one, and low-rank adapters."""
+
+    attention: Attention | None = None
+    """What tokens see: "bidirectional" takes a decoder's causal mask away (LLM2Vec, arXiv 2404.05961, section 2.1).
+    None keeps the model's; the trained model remembers it."""
+    attention_dropout: float | None = None
+    """Of the attention weights of a model that has this dropout apart from others, as decoders have; None keeps the
+    checkpoint's."""
+    lora_rank: int = 0
+    """Width of adapters on all linear layers of the backbone, which then learn in its place (LoRA, arXiv 2106.09685);
+    they are merged at the end. 0: all weights learn."""
+    lora_alpha: float | None = None
+    """The adapters' output is scaled by alpha / rank; None is twice the rank."""
+    lora_dropout: float = 0.0
+    """Of the adapters' input."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings of adapters that there are none of."""
+        super().__post_init__()
+        if self.lora_rank < 0:
+            raise UsageError(f"recipe {self.name}: lora_rank must be at least 0, got {self.lora_rank}")
+        if not self.lora_rank and (self.lora_alpha is not None or self.lora_dropout):
+            raise UsageError(f"recipe {self.name}: lora_alpha and lora_dropout have no effect with lora_rank=0")
+
+
+class PairRecipe(EncoderRecipe, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="pairs", tag_field="kind"):
     """Contrastive training and distillation on queries and passages."""
 
     modes: tuple[Mode, ...] = ("dense",)
@@ -77,6 +103,12 @@ class PairRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     query_prompt: str | None = None
     """Put in front of queries; None keeps the model's."""
     passage_prompt: str | None = None
+    instruction_prompt: str | None = None
+    """Template for instructions that come with a query, "{instruction}" in it; kept by the trained model."""
+    pool_prompt: bool | None = None
+    """Whether the prompt's tokens count in pooling; None keeps the model's."""
+    append_eos: bool = False
+    """Whether every text ends with the tokenizer's end-of-sequence token, for the pooling "last_token"."""
     query_length: int = 64
     """Tokens after which a query is cut, special tokens included."""
     passage_length: int = 256
@@ -136,23 +168,30 @@ class PairRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True, 
             raise UsageError(
                 f"recipe {self.name}: memory_gigabytes has no effect with cached=true; set one of them off"
             )
+        if self.freeze_backbone and self.lora_rank:
+            raise UsageError(f"recipe {self.name}: adapters learn nothing with freeze_backbone=true; set lora_rank=0")
 
 
 class PretrainingRecipe(
-    Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="pretraining", tag_field="kind"
+    EncoderRecipe, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="pretraining", tag_field="kind"
 ):
     """Self-supervised training of the backbone on running text."""
 
-    objective: Literal["mlm", "retromae", "dupmae"] = "retromae"
+    objective: Literal["mlm", "retromae", "dupmae", "mntp", "next_token"] = "retromae"
+    """"mntp" predicts a hidden token from the place before it, as decoders do (LLM2Vec, arXiv 2404.05961, section 2.1);
+    "next_token" is a decoder's own language modelling, with nothing hidden."""
     max_length: int = 512
     encoder_mask: float = 0.3
+    """Share of tokens that are hidden."""
+    mask_all: bool = False
+    """Whether all hidden tokens become the mask token; else BERT's 80 %, 10 % random ones and 10 % left."""
     decoder_mask: float = 0.5
     enhanced: bool = True
     """Enhanced decoding: every position sees its own sample of the context."""
     decoder_layers: int = 1
     bag_of_words_weight: float = 0.1
     pooling: Unit = "cls"
-    """What the decoder reconstructs from."""
+    """What RetroMAE's decoder reconstructs from; also of a bare checkpoint, which does not say its own."""
 
 
 class RerankerRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="reranker", tag_field="kind"):

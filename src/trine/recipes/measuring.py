@@ -13,6 +13,7 @@ from trine.models.encoder import Encoder
 from trine.types import MODES, Mode
 
 METRIC = "ndcg@10"
+"""By which training is judged, and models are compared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import msgspec
 import torch
 
 from trine.errors import UsageError
+from trine.models.backbone import Backbone
 from trine.models.config import DenseConfig, EncoderConfig, Normalize, TextConfig
 from trine.models.encoder import Encoder
 from trine.models.fresh import with_heads
@@ -31,7 +32,7 @@ def prepared(encoder: Encoder, recipe: PairRecipe) -> Encoder:
             "(trine convert --max-length)"
         )
     stale: set[Mode] = set(encoder.config.untrained) - {"dense"}
-    bare = _rebuilt(encoder, _configured(encoder.config, recipe, stale))
+    bare = rebuilt(encoder, _configured(encoder.config, recipe, stale))
     missing = [mode for mode in recipe.modes if mode not in bare.modes]
     result = with_heads(bare, modes=missing, vector_width=recipe.vector_width, seed=recipe.seed) if missing else bare
     if recipe.dropout is not None:
@@ -46,7 +47,16 @@ def finished(encoder: Encoder, recipe: PairRecipe, *, text: TextConfig) -> Encod
         encoder.config.text, query_max_length=text.query_max_length, passage_max_length=text.passage_max_length
     )
     config = msgspec.structs.replace(encoder.config, untrained=untrained, text=own, origin="trained")
-    return _rebuilt(encoder, config).eval()
+    return rebuilt(encoder, config).eval()
+
+
+def rebuilt(encoder: Encoder, config: EncoderConfig, *, backbone: Backbone | None = None) -> Encoder:
+    """An encoder of the same weights under another configuration, or over another backbone."""
+    result = Encoder(config, backbone=backbone or encoder.backbone, tokenizer=encoder.tokenizer, name=encoder.name)
+    for mode in result.modes:
+        if mode in encoder.modes:
+            getattr(result, mode).load_state_dict(getattr(encoder, mode).state_dict())
+    return result.to(device=encoder.device, dtype=encoder.dtype).train(encoder.training)
 
 
 def fresh_prefixes(before: Encoder, after: Encoder) -> tuple[str, ...]:
@@ -92,12 +102,3 @@ def _configured(config: EncoderConfig, recipe: PairRecipe, stale: set[Mode]) -> 
             else msgspec.structs.replace(config.dense, pooling=(recipe.pooling,))
         )
     return msgspec.structs.replace(config, **changes)
-
-
-def _rebuilt(encoder: Encoder, config: EncoderConfig) -> Encoder:
-    """An encoder of the same weights under another configuration of text and heads."""
-    result = Encoder(config, backbone=encoder.backbone, tokenizer=encoder.tokenizer, name=encoder.name)
-    for mode in result.modes:
-        if mode in encoder.modes:
-            getattr(result, mode).load_state_dict(getattr(encoder, mode).state_dict())
-    return result.to(device=encoder.device, dtype=encoder.dtype)

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from trine.data.examples import Source
 from trine.data.sampling import Sampling
 from trine.errors import UsageError
+from trine.models.adapters import merge_adapters
 from trine.models.encoder import Encoder
 from trine.objectives.base import Losses
 from trine.objectives.masked_lm import Masking
 from trine.recipes.config import PretrainingRecipe
+from trine.recipes.start import adapt_backbone, attending, with_language_model
 from trine.recipes.training import Surroundings, chunk_tokens, loop_settings, precision_of, run_loop, take_best
 from trine.training.batches import Ingredient
+from trine.training.embedding import recompute_activations
 from trine.training.loop import Summary
-from trine.training.pretraining import Pretraining, PretrainingModel, token_step
+from trine.training.pretraining import SHIFTED, Pretraining, PretrainingModel, token_step
 from trine.training.text_batches import TextBatch, TextBatches, Texts
 
 
@@ -59,6 +62,12 @@ def pretrain(
         texts=Texts(max_length=recipe.max_length),
         rank=around.ranks.rank,
     )
+    encoder = attending(encoder, recipe)
+    if recipe.objective in SHIFTED:
+        encoder = with_language_model(encoder)
+    adapt_backbone(encoder.backbone, recipe)
+    if recipe.gradient_checkpointing:
+        recompute_activations(encoder)
     model = PretrainingModel(encoder, settings_of(recipe), seed=recipe.seed)
     budget, precision = chunk_tokens(recipe, encoder.device), precision_of(recipe, encoder.device)
 
@@ -76,16 +85,20 @@ def pretrain(
     finally:
         batches.close()
     take_best(model, model, summary)
+    merge_adapters(model.backbone)
     return model.to_encoder(), summary
 
 
 def settings_of(recipe: PretrainingRecipe) -> Pretraining:
     """The objective that a recipe's fields describe."""
-    if recipe.objective == "mlm":
-        return Pretraining(objective="mlm", masking=Masking(recipe.encoder_mask))
+    shares = {"random_share": 0.0, "kept_share": 0.0} if recipe.mask_all else {}
+    # LLM2Vec hides pieces of words, as its authors' code does.
+    masking = Masking(recipe.encoder_mask, whole_word=recipe.objective not in SHIFTED, **shares)
+    if recipe.objective in ("mlm", *SHIFTED):
+        return Pretraining(objective=recipe.objective, masking=masking)
     return Pretraining(
         objective=recipe.objective,
-        masking=Masking(recipe.encoder_mask),
+        masking=masking,
         pooling=recipe.pooling,
         decoder_rate=recipe.decoder_mask,
         enhanced=recipe.enhanced,

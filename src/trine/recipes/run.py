@@ -21,6 +21,7 @@ from trine.models.reranker import Reranker
 from trine.recipes.card import Data, earlier_stages, stage, write_record
 from trine.recipes.config import AnyRecipe, PairRecipe, PretrainingRecipe, RerankerRecipe
 from trine.recipes.pretraining import pretrain
+from trine.recipes.start import start_encoder
 from trine.recipes.teachers import teacher_vectors
 from trine.recipes.training import LOG, Surroundings, steps_of, train_encoder, train_reranker
 from trine.recipes.validation import Measured, Validation, gain
@@ -181,7 +182,7 @@ def _check(job: Job) -> None:
 def _encode(job: Job, sources: list[ExampleFile], folder: Path, ranks: OneProcess) -> _Outcome:
     recipe = job.recipe
     assert not isinstance(recipe, RerankerRecipe)
-    encoder = Encoder.load(job.model, device=job.device, dtype="float32")
+    encoder = start_encoder(job.model, recipe=recipe, device=job.device)
     fingerprint, name = encoder.fingerprint, encoder.name
     validation = None if job.validation is None else Validation(job.validation)
     before = None if validation is None else validation.measure(encoder)

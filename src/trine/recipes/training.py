@@ -18,6 +18,7 @@ from trine.data.examples import Source
 from trine.data.memory import MemoryModel, ModelShape
 from trine.data.sampling import Sampling
 from trine.errors import UsageError
+from trine.models.adapters import merge_adapters
 from trine.models.devices import seeded
 from trine.models.encoder import Encoder
 from trine.models.reranker import Reranker
@@ -25,7 +26,9 @@ from trine.objectives import ranking
 from trine.objectives.base import Losses, PairBatch
 from trine.objectives.embedding import EmbeddingObjective
 from trine.recipes.config import PairRecipe, Recipe, RerankerRecipe
-from trine.recipes.prepare import finished, fresh_prefixes, prepared
+from trine.recipes.measuring import METRIC
+from trine.recipes.prepare import finished, fresh_prefixes
+from trine.recipes.start import ready
 from trine.recipes.teachers import TeacherVectors
 from trine.training import checkpoints
 from trine.training.batches import Ingredient, PairBatches, Pairing, Step
@@ -44,7 +47,6 @@ CHUNK_TOKENS = {"cpu": 4096, "cuda": 65_536}
 FREE = ("save_every", "keep", "log_every", "chunk_tokens")
 """Fields that may change when a run is resumed. Chunks decide dropout masks, but no more than a seed does."""
 LOG = "log.jsonl"
-METRIC = "ndcg@10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def train_encoder(
         TrainingError: the run cannot go on; the same call resumes it.
     """
     before, around = encoder, surroundings
-    encoder = prepared(encoder, recipe)
+    encoder = ready(encoder, recipe)
     batches = PairBatches(
         sources,
         encoder=encoder,
@@ -126,6 +128,7 @@ def train_encoder(
         batches.close()
     take_best(whole, module, summary)
     result: Any = whole["encoder"].requires_grad_(True)
+    merge_adapters(result)
     return finished(result, recipe, text=before.config.text), summary
 
 

@@ -10,9 +10,8 @@ from trine.evaluation.beir import Dataset, read_beir
 from trine.evaluation.evaluate import evaluate
 from trine.evaluation.significance import Difference, paired_bootstrap
 from trine.models.encoder import Encoder
+from trine.recipes.measuring import METRIC
 from trine.types import Mode
-
-METRIC = "ndcg@10"
 
 
 @dataclass(frozen=True, slots=True)

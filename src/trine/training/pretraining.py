@@ -1,7 +1,9 @@
-"""Pre-training on running text: masked language modelling, RetroMAE and DupMAE over any masked-LM backbone.
+"""Pre-training on running text: masked language modelling, RetroMAE and DupMAE over any masked-LM backbone; masked and
+plain next-token prediction over decoders.
 
 Shapes: B texts and L tokens of a chunk, N texts, H hidden size, E width of the input embeddings, V vocabulary.
-Sources: RetroMAE (arXiv 2205.12035, section 3), DupMAE (arXiv 2305.02564, section 3).
+Sources: RetroMAE (arXiv 2205.12035, section 3), DupMAE (arXiv 2305.02564, section 3), masked next-token prediction
+(LLM2Vec, arXiv 2404.05961, section 2.1).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from trine.encoding.batches import TokenBudget
 from trine.encoding.engine import pad
 from trine.errors import UsageError
-from trine.models.backbone import Backbone, Prediction
+from trine.models.backbone import AFTER_PROJECTION, Backbone, Prediction
 from trine.models.devices import seeded
 from trine.models.encoder import Encoder
 from trine.models.heads.sparse import largest_logits
@@ -32,13 +34,18 @@ from trine.objectives.masked_lm import (
     hashed,
     linear_cross_entropy,
     mask_tokens,
+    next_token_labels,
     word_numbers,
 )
 from trine.objectives.retromae import Decoder, Decoding, bag_of_words_loss, reconstruction_labels, visibility
 from trine.tables import unknown
 from trine.training.ranks import OneProcess
 
-PretrainingObjective: TypeAlias = Literal["mlm", "retromae", "dupmae"]
+PretrainingObjective: TypeAlias = Literal["mlm", "retromae", "dupmae", "mntp", "next_token"]
+SHIFTED = ("mntp", "next_token")
+"""Objectives of decoders: a token is predicted from the place before it, by the decoder's own output layer."""
+BLANK = "_"
+"""Stands in for the mask token where a tokenizer has none (LLM2Vec, section 2.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +71,17 @@ class Pretraining:
             raise unknown(self.objective, get_args(PretrainingObjective), kind="pre-training objective")
         if self.pooling not in ("cls", "mean"):
             raise unknown(self.pooling, ("cls", "mean"), kind="pooling")
-        if self.objective == "mlm" and (not self.enhanced or self.decoder_layers != 1):
-            raise UsageError("enhanced and decoder_layers describe a decoder, and objective 'mlm' has none")
+        if not self.decodes and (not self.enhanced or self.decoder_layers != 1):
+            raise UsageError(
+                f"enhanced and decoder_layers describe a decoder, and objective {self.objective!r} has none"
+            )
         if not 0 < self.decoder_rate <= 1:
             raise UsageError(f"decoder_rate must be above 0 and at most 1, got {self.decoder_rate}")
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a decoder rebuilds the text from the sentence vector."""
+        return self.objective in ("retromae", "dupmae")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +115,8 @@ class PretrainingModel(nn.Module):
     """A backbone under training, with a language-model head and, where the objective wants one, a decoder.
 
     The head is the backbone's own where it brings one. Otherwise a fresh one of BERT's form is put on, whose output
-    projection is the input embeddings; it is thrown away with the decoder.
+    projection is the input embeddings; it is thrown away with the decoder. A decoder of language modelling without its
+    head uses the input embeddings as they are.
     """
 
     def __init__(
@@ -122,7 +137,7 @@ class PretrainingModel(nn.Module):
             seed: of the weights of a fresh head and decoder.
 
         Raises:
-            UsageError: the tokenizer has no mask token, or the parts do not fit.
+            UsageError: the tokenizer has no mask token, the decoder's own head is missing, or the parts do not fit.
         """
         super().__init__()
         self.settings = settings or Pretraining()
@@ -131,12 +146,10 @@ class PretrainingModel(nn.Module):
         self._source = (encoder,)
         device = next(self.backbone.parameters()).device
         tokenizer = encoder.tokenizer
-        if tokenizer.mask_token_id is None:
-            raise UsageError("the tokenizer has no mask token; pre-training hides tokens behind one")
+        self.mask_id = _mask_id(tokenizer, self.settings.objective)
         size = self.backbone.vocabulary_size
-        special = torch.tensor(sorted(set(tokenizer.all_special_ids)))
+        special = torch.tensor(sorted({*tokenizer.all_special_ids, self.mask_id}))
         known = torch.tensor(sorted({number for number in tokenizer.get_vocab().values() if number < size}))
-        self.mask_id = int(tokenizer.mask_token_id)
         self.special: Tensor
         self.ordinary: Tensor
         self.starts: Tensor
@@ -144,13 +157,27 @@ class PretrainingModel(nn.Module):
         self.register_buffer("ordinary", known[~torch.isin(known, special)], persistent=False)
         self.register_buffer("starts", torch.from_numpy(word_starts(tokenizer, width=size)), persistent=False)
         with seeded(seed):
-            self.head = None if self.backbone.masked_lm else _Head(self.backbone)
-            self.decoder = None if self.settings.objective == "mlm" else self._fresh_decoder()
+            self.head = None if self.backbone.masked_lm else self._fresh_head()
+            self.decoder = self._fresh_decoder() if self.settings.decodes else None
             self.positions = None
             if self.decoder is not None and self.backbone.positions is None:
                 self.positions = nn.Embedding(encoder.max_length, self.backbone.hidden_size)
                 nn.init.normal_(self.positions.weight, std=_deviation(self.backbone))
         self.to(device=device, dtype=next(self.backbone.parameters()).dtype)
+
+    def _fresh_head(self) -> nn.Module:
+        if self.settings.objective not in SHIFTED:
+            return _Head(self.backbone)
+        config = self.backbone.model.config
+        if any(getattr(config, name, None) for name in AFTER_PROJECTION):
+            raise UsageError(f"{type(self.backbone.model).__name__} changes its logits after the output layer")
+        if self.settings.objective == "mntp" and not config.tie_word_embeddings:
+            raise UsageError(
+                "objective 'mntp' needs the decoder's own language-model head; load the backbone with masked_lm=True"
+            )
+        # What is learned so is saved as it was: the input embeddings are the output layer.
+        config.tie_word_embeddings = True
+        return _Tied()
 
     def _fresh_decoder(self) -> Decoder:
         config = self.backbone.model.config
@@ -201,16 +228,24 @@ class PretrainingModel(nn.Module):
         real_BL = batch.mask_BL & batch.attended_BL
         ordinary_BL = real_BL & ~torch.isin(batch.ids_BL, self.special)
         words_BL = word_numbers(batch.ids_BL, starts_V=self.starts, ordinary_BL=ordinary_BL)
-        masked = self._masked(batch.ids_BL, words_BL, self.settings.masking, seeds_B)
         return TextChunk(
             ids_BL=batch.ids_BL,
             real_BL=real_BL,
             words_BL=words_BL,
-            masked=masked,
+            masked=self._hidden(batch.ids_BL, real_BL, words_BL, seeds_B),
             decoder=self._for_decoder(batch.ids_BL, words_BL, seeds_B),
             seeds_B=seeds_B,
             seed=seed,
         )
+
+    def _hidden(self, ids_BL: Tensor, real_BL: Tensor, words_BL: Tensor, seeds_B: Tensor) -> Masked:
+        """What the backbone sees, and what it must say where."""
+        if self.settings.objective == "next_token":
+            return Masked(ids_BL, next_token_labels(torch.where(real_BL, ids_BL, IGNORED)))
+        masked = self._masked(ids_BL, words_BL, self.settings.masking, seeds_B)
+        if self.settings.objective == "mntp":
+            return Masked(masked.ids_BL, next_token_labels(masked.labels_BL))
+        return masked
 
     def _for_decoder(self, ids_BL: Tensor, words_BL: Tensor, seeds_B: Tensor) -> Masked | None:
         if self.decoder is None:
@@ -291,7 +326,7 @@ class PretrainingModel(nn.Module):
         (source,) = self._source
         backbone = self.backbone
         if backbone.masked_lm and not source.config.needs_masked_lm:
-            backbone = Backbone(backbone.model.base_model, masked_lm=False)
+            backbone = Backbone(backbone.model.base_model, masked_lm=False, attention=backbone.attention)
         result = Encoder(source.config, backbone=backbone, tokenizer=source.tokenizer, name=source.name)
         for mode in source.modes:
             getattr(result, mode).load_state_dict(getattr(source, mode).state_dict())
@@ -354,6 +389,28 @@ class _Head(nn.Module):
     def forward(self, hidden_BLH: Tensor, backbone: Backbone) -> Prediction:
         states_BLE = self.norm(nn.functional.gelu(self.dense(hidden_BLH)))
         return Prediction(states_BLE, backbone.model.get_input_embeddings().weight, self.bias)
+
+
+class _Tied(nn.Module):
+    """A decoder's language-model head that is its input embeddings."""
+
+    def forward(self, hidden_BLH: Tensor, backbone: Backbone) -> Prediction:
+        return Prediction(hidden_BLH, backbone.model.get_input_embeddings().weight)
+
+
+def _mask_id(tokenizer: Any, objective: PretrainingObjective) -> int:
+    if objective == "next_token":
+        return -1  # nothing is hidden
+    number = tokenizer.mask_token_id
+    if number is None and objective == "mntp":
+        # As a piece of its own, without a space in front; a vocabulary without it may still write it as a byte.
+        written = tokenizer(BLANK, add_special_tokens=False)["input_ids"][-1:]
+        number = tokenizer.get_vocab().get(BLANK, *written)
+        number = None if number == tokenizer.unk_token_id else number
+    if number is None:
+        blank = f", and no {BLANK!r} in its place" if objective == "mntp" else ""
+        raise UsageError(f"the tokenizer has no mask token{blank}; pre-training hides tokens behind one")
+    return int(number)
 
 
 def _summed(prediction: Prediction, labels_BL: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from trine.models import checkpoints
 from trine.models.checkpoints.base import (
     Checkpoint,
     LoadOptions,
+    declared_ends,
     refuse_pooling,
     sentence_settings,
     sequence_limit,
@@ -162,9 +163,15 @@ def test_pooling_is_refused_where_it_has_no_effect(tmp_path):
 
 def test_special_ids_are_each_there_once():
     tokenizer = SimpleNamespace(
-        cls_token_id=0, sep_token_id=2, eos_token_id=2, pad_token_id=1, unk_token_id=None, mask_token_id=9
+        bos_token_id=5,
+        cls_token_id=0,
+        sep_token_id=2,
+        eos_token_id=2,
+        pad_token_id=1,
+        unk_token_id=None,
+        mask_token_id=9,
     )
-    assert special_ids(tokenizer) == (0, 1, 2)
+    assert special_ids(tokenizer) == (0, 1, 2, 5)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +201,28 @@ def test_settings_take_the_first_file_there_is(tmp_path):
     assert sentence_settings(tmp_path) == {"max_seq_length": 1}
     layouts.write(tmp_path / "sentence_bert_config.json", {"max_seq_length": 2})
     assert sentence_settings(tmp_path) == {"max_seq_length": 2}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"add_eos_token": True, "add_bos_token": True}, (1, 2)),
+        ({"add_eos_token": True}, (None, 2)),
+        ({"add_eos_token": False, "add_bos_token": True}, (None, None)),
+        ({"add_eos_token": None}, (None, None)),
+    ],
+)
+def test_ends_that_the_tokenizers_settings_ask_for(plain, tmp_path, said, expected):
+    folder = shutil.copytree(plain("mistral"), tmp_path / "model")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    layouts.write(folder / "tokenizer_config.json", settings | said)
+    text = load(folder).config.text
+    assert (text.first_id, text.last_id) == expected
+    own = EncoderConfig(text=TextConfig(max_length=9, last_id=7), dense=DenseConfig(pooling=("mean",)))
+    assert declared_ends(Checkpoint(own, backbone=folder)).last_id == 7
+
+
+def test_another_librarys_adapter_alone_is_no_model(plain, tmp_path):
+    folder = layouts.adapter(plain("mistral"), tmp_path / "adapter", base="x", seed=1)
+    with pytest.raises(CheckpointError, match="no model recognised"):
+        load(folder)

@@ -270,6 +270,6 @@ def test_a_model_of_several_cls_tokens_cannot_be_said(trio, tmp_path):
         msgspec.structs.replace(encoder.config, dense=dense, sparse=None, multi_vector=None),
         backbone=encoder.backbone,
         tokenizer=encoder.tokenizer,
-    )
+    ).eval()
     with pytest.raises(UsageError, match="MCLS"):
         with_mcls(pooled, every=8).export(tmp_path / "out", layout="sentence_transformers")

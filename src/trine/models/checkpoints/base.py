@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from trine.errors import CheckpointError, UsageError
-from trine.models.config import EncoderConfig
+from trine.models.config import EncoderConfig, TextConfig
 from trine.models.files import quiet_transformers, read_json
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class LoadOptions:
     profile: str | None = None
     pooling: str | None = None
     prompts: Mapping[str, str] | None = None
+    adapter: str | Path | None = None
     revision: str | None = None
 
 
@@ -53,6 +56,8 @@ class Checkpoint:
     """None: beside the backbone."""
     ignored: tuple[str, ...] = ()
     """Prefixes of weights in the backbone's file that a head owns."""
+    adapters: tuple[Path, ...] = ()
+    """Folders of LoRA adapters that are merged into the backbone, in this order."""
 
     def tokenizer(self) -> Any:
         """The tokenizer, fast kind; offsets are needed for explanation."""
@@ -95,6 +100,21 @@ class Checkpoint:
                 raise CheckpointError(f"{self.backbone}: {key} holds NaN or infinite values")
             with torch.no_grad():
                 needed[key].copy_(tensor)
+
+
+def declared_ends(checkpoint: Checkpoint) -> TextConfig:
+    """The text part with the special tokens that tokenizer_config.json asks for around every text.
+
+    e5-mistral-7b-instruct says add_bos_token and add_eos_token there, but its tokenizer.json puts only <s>. Before 5,
+    transformers followed the first file; now it follows the second, and the last word is pooled in place of </s>.
+    """
+    text = checkpoint.config.text
+    said = read_json((checkpoint.tokenizer_folder or checkpoint.backbone) / "tokenizer_config.json", default={})
+    if said.get("add_eos_token") is not True or text.last_id is not None:
+        return text
+    tokenizer = checkpoint.tokenizer()
+    first = tokenizer.bos_token_id if said.get("add_bos_token") and text.first_id is None else text.first_id
+    return msgspec.structs.replace(text, first_id=first, last_id=tokenizer.eos_token_id)
 
 
 def refuse_pooling(options: LoadOptions, folder: Path) -> None:
@@ -140,8 +160,9 @@ OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camem
 
 
 def special_ids(tokenizer: Any) -> tuple[int, ...]:
-    """Ids that never carry a sparse weight: CLS, EOS or SEP, padding, unknown (BGE-M3's list)."""
+    """Ids that never carry a sparse weight: BOS or CLS, EOS or SEP, padding, unknown (BGE-M3's list)."""
     ids = (
+        tokenizer.bos_token_id,
         tokenizer.cls_token_id,
         tokenizer.sep_token_id,
         tokenizer.eos_token_id,

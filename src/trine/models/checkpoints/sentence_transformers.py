@@ -295,6 +295,11 @@ def _expressible(encoder: Encoder) -> DenseConfig:
         raise UsageError(f"this layout concatenates poolings only in the order {order}; the model has {dense.pooling}")
     if any(isinstance(layer, schema.Truncate) for layer in dense.layers[:-1]):
         raise UsageError("this layout truncates only after all other layers; the model has layers behind a truncation")
+    if text.suffixes or text.text_tokens is not None or (text.prompt_counted_by == "text" and not dense.include_prompt):
+        raise UsageError(
+            "this layout puts nothing behind a text, shortens none by words, counts a prompt's tokens by the prompt "
+            "alone; the model has suffixes, text_tokens or prompt_counted_by='text'. Save it in trine's own layout"
+        )
     lengths = {text.query_max_length or text.max_length, text.passage_max_length or text.max_length, text.max_length}
     if len(lengths) > 1 or text.markers or text.expansion is not None or text.strip or not text.query_special_tokens:
         raise UsageError(
