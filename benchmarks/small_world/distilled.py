@@ -36,11 +36,6 @@ ARMS = {
     "no teacher": {"contrastive_weight": 1.0, "embedding_distillation": None},
     "teacher's embeddings": {"contrastive_weight": 0.0, "embedding_distillation": "cosine"},
     "both": {"contrastive_weight": 1.0, "embedding_distillation": "cosine"},
-    "both, prefixes 32 and 64": {
-        "contrastive_weight": 1.0,
-        "embedding_distillation": "cosine",
-        "matryoshka": (32, 64, 128),
-    },
 }
 
 
@@ -65,7 +60,7 @@ def _student(lab: Lab, arm: str, changes: dict, sources: list[ExampleList], taug
         tokenizer = transformers.AutoTokenizer.from_pretrained(locate(DEFAULT)[0])
         shape = {"layers": 2, "hidden": 128, "heads": 4, "feed_forward": 512, "max_length": 256}
         start = fresh_encoder(tokenizer, modes=["dense"], pooling="mean", seed=lab.seed, **shape)
-        chosen = recipe("distill_small", {**CONTRASTIVE, "steps": 400, "seed": lab.seed, **changes})
+        chosen = recipe("distill_small", {**CONTRASTIVE, "steps": 250, "seed": lab.seed, **changes})
         needed = taught if changes["embedding_distillation"] else None
         with scratch_folder() as folder:
             around = Surroundings(folder=folder, teacher=needed)
