@@ -48,7 +48,11 @@ def show(name: str, results: Results) -> None:
     within = {arm for arm, _ in found} == {base}
     print(f"\n## {name}\n\n| arm | system | seeds | nDCG@10 | difference |\n|---|---|---|---|---|")
     for (arm, system), by_seed in sorted(found.items(), key=lambda item: (item[0][0] != base, item[0])):
-        other = next(iter(found.values())) if within else found.get((base, system), {})
+        # "with, X" is compared with "without, X", where there is one.
+        own = f"{base}, {arm.partition(', ')[2]}"
+        other = found.get((own, system), found.get((base, system), {}))
+        if within:
+            other = next(iter(found.values()))
         seeds = by_seed.keys() & other.keys() if other is not by_seed else ()
         gap = ""
         if seeds:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -21,7 +23,9 @@ def test_an_error_in_one_ends_all_and_is_told_with_its_place():
     with pytest.raises(TrainingError, match="rank 1: Traceback") as raised:
         spawn(light_workers.one_fails, 2, timeout=30.0, device="cpu", grace=5.0)
     assert "ValueError: 하나가 틀렸다" in str(raised.value)
-    assert "rank 0: rank 0 was exchanging values, but rank 1 of 2 has ended" in str(raised.value)
+    # Where the other ends before this one knows its process, there is no name to be told.
+    told = r"rank 0: rank 0 was exchanging values, but (rank 1 of 2 has ended|the other ranks did not answer)"
+    assert re.search(told, str(raised.value))
 
 
 def test_a_number_of_processes_that_is_none():

@@ -74,7 +74,11 @@ def gain(before: Measurement, after: Measurement, system: str) -> Difference:
     The best of `before` is chosen on these very queries, which favours `before`; `system` must have been chosen on
     others.
     """
-    first, second = after.per_query[system], before.per_query[before.best]
+    return difference(after.per_query[system], before.per_query[before.best])
+
+
+def difference(first: Mapping[str, float], second: Mapping[str, float]) -> Difference:
+    """How far the first values are over the second, query by query."""
     queries = sorted(first)
     return paired_bootstrap([first[query] for query in queries], [second[query] for query in queries])
 

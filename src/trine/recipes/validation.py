@@ -8,9 +8,9 @@ from pathlib import Path
 
 from trine.evaluation.beir import Dataset, read_beir
 from trine.evaluation.evaluate import evaluate
-from trine.evaluation.significance import Difference, paired_bootstrap
+from trine.evaluation.significance import Difference
 from trine.models.encoder import Encoder
-from trine.recipes.measuring import METRIC
+from trine.recipes.measuring import METRIC, difference
 from trine.types import Mode
 
 
@@ -56,6 +56,4 @@ class Validation:
 
 def gain(before: Measured, after: Measured) -> Difference:
     """How much better the deciding system of `after` is than that of `before`, over the same queries."""
-    first, second = after.per_query[after.main], before.per_query[before.main]
-    queries = sorted(first)
-    return paired_bootstrap([first[query] for query in queries], [second[query] for query in queries])
+    return difference(after.per_query[after.main], before.per_query[before.main])

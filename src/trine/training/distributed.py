@@ -231,10 +231,10 @@ class Processes(OneProcess):
     # -- when a process dies ---------------------------------------------------------------------------------------
 
     def lost(self) -> list[int]:
-        """Ranks on this machine whose process has ended; waits two seconds for one that is about to."""
+        """Ranks on this machine whose process has ended; waits five seconds for one that is about to."""
         host = platform.node()
         here = [(rank, pid) for rank, (name, pid) in enumerate(self._processes) if name == host and rank != self.rank]
-        for _ in range(20):
+        for _ in range(50):
             if gone := [rank for rank, pid in here if _ended(pid)]:
                 return gone
             time.sleep(0.1)
