@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from small_world.combined import head_sums, reranker
+from small_world.decoders import decoders, decoders_supervised, instructions
 from small_world.distilled import distillation
 from small_world.lab import METRIC, Lab, Results, Scores
 from trine.curation.consistency import Consistency, consistency_filter, noise_found
@@ -246,6 +247,9 @@ EXPERIMENTS = {
     "fusion": (fusion, "multi_vector"),
     "reranker": (reranker, "fused"),
     "distillation": (distillation, "no teacher"),
+    "decoders": (decoders, "causal, mean"),
+    "decoders_supervised": (decoders_supervised, "causal, last token"),
+    "instructions": (instructions, "none"),
     "mcls": (mcls, "mcls"),
 }
 """Name -> function, and the arm that the others are compared with."""
