@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from small_world.experiments import EXPERIMENTS
-from small_world.lab import Lab, Results, matrix, resampled
+from small_world.experiments import BESIDES, EXPERIMENTS
+from small_world.lab import BySeed, Lab, Results, matrix, resampled
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def show(name: str, results: Results) -> None:
-    """One table: every arm and system, and its gap to the base arm over the seeds that both have."""
+    """Every arm and system, and its gap to the base arm; then the pairs that are compared besides."""
     found = results.read()
     if not found:
         return
@@ -48,19 +48,25 @@ def show(name: str, results: Results) -> None:
     within = {arm for arm, _ in found} == {base}
     print(f"\n## {name}\n\n| arm | system | seeds | nDCG@10 | difference |\n|---|---|---|---|---|")
     for (arm, system), by_seed in sorted(found.items(), key=lambda item: (item[0][0] != base, item[0])):
-        # "with, X" is compared with "without, X", where there is one.
-        own = f"{base}, {arm.partition(', ')[2]}"
-        other = found.get((own, system), found.get((base, system), {}))
-        if within:
-            other = next(iter(found.values()))
-        seeds = by_seed.keys() & other.keys() if other is not by_seed else ()
-        gap = ""
-        if seeds:
-            mean, low, high = resampled(
-                matrix({seed: by_seed[seed] for seed in seeds}) - matrix({seed: other[seed] for seed in seeds})
-            )
-            gap = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
-        print(f"| {arm} | {system} | {len(by_seed)} | {matrix(by_seed).mean():.3f} | {gap} |")
+        other = next(iter(found.values())) if within else found.get((base, system), {})
+        print(f"| {arm} | {system} | {len(by_seed)} | {matrix(by_seed).mean():.3f} | {gap(by_seed, other)} |")
+    rows = [
+        f"| {arm} | {other} | {system} | {gap(found[arm, system], found[other, system])} |"
+        for arm, other in BESIDES.get(name, ())
+        for system in dict.fromkeys(system for each, system in found if each == arm)
+        if (other, system) in found
+    ]
+    if rows:
+        print("\n| arm | against | system | difference |\n|---|---|---|---|", *rows, sep="\n")
+
+
+def gap(one: BySeed, other: BySeed) -> str:
+    """Mean difference and its interval, over the seeds that both have."""
+    seeds = one.keys() & other.keys()
+    if not seeds or one is other:
+        return ""
+    mean, low, high = resampled(matrix({at: one[at] for at in seeds}) - matrix({at: other[at] for at in seeds}))
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 if __name__ == "__main__":

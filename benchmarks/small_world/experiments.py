@@ -254,4 +254,17 @@ EXPERIMENTS = {
 }
 """Name -> function, and the arm that the others are compared with."""
 
+BESIDES = {
+    "self_distillation": [("with, random beginning", "without, random beginning")],
+    "decoders": [
+        ("bidirectional, MNTP, mean", "bidirectional, mean"),
+        ("bidirectional, SimCSE, mean", "bidirectional, mean"),
+        ("bidirectional, MNTP, SimCSE, mean", "bidirectional, MNTP, mean"),
+        ("bidirectional, MNTP, SimCSE, mean", "bidirectional, SimCSE, mean"),
+        ("bidirectional, MNTP, SimCSE, mean", "causal, SimCSE, mean"),
+    ],
+    "instructions": [("instruction of another source", "instruction")],
+}
+"""Name -> other pairs to compare: an arm, and what it is compared with."""
+
 torch.set_num_threads(1)

@@ -29,6 +29,8 @@ SHAPE = {"layers": 2, "hidden": 128, "heads": 4, "feed_forward": 512, "max_lengt
 METRIC = "ndcg@10"
 Scores = dict[str, dict[str, float]]
 """System -> "set/query" -> nDCG@10."""
+BySeed = Mapping[int, Mapping[str, float]]
+"""Seed -> query -> value."""
 
 CONTRASTIVE = {
     "batch_size": 64,
@@ -164,7 +166,7 @@ class Results:
         return found
 
 
-def matrix(by_seed: Mapping[int, Mapping[str, float]]) -> np.ndarray:
+def matrix(by_seed: BySeed) -> np.ndarray:
     """(S, Q), seeds and queries sorted."""
     queries = sorted(next(iter(by_seed.values())))
     return np.array([[by_seed[seed][query] for query in queries] for seed in sorted(by_seed)])
