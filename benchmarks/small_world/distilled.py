@@ -6,6 +6,7 @@ import random
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import transformers
 
@@ -14,6 +15,7 @@ from small_world.world import normal, rows, subset
 from trine.data.examples import ExampleList
 from trine.evaluation.beir import read_beir
 from trine.evaluation.evaluate import evaluate
+from trine.models.config import Normalize, Truncate
 from trine.models.encoder import Encoder
 from trine.models.fresh import fresh_encoder
 from trine.models.sources import DEFAULT, locate
@@ -26,10 +28,15 @@ TESTS = {"squad-dev-en": (300, 1200), "scifact-en": (300, 1000)}
 """Test set -> queries and passages kept."""
 PAIRS = {"squad_ft": 4000, "medquad": 3000, "openstax_psychology": 1000}
 """Source -> most pairs taken."""
+LABELS = {"contrastive_weight": 1.0, "embedding_distillation": None}
+# Squared differences of cosines are some hundredths, the contrastive loss is about 3.
+GEOMETRY = {"embedding_distillation": "geometry", "embedding_distillation_weight": 100.0}
 ARMS = {
-    "no teacher": {"contrastive_weight": 1.0, "embedding_distillation": None},
-    "teacher's embeddings": {"contrastive_weight": 0.0, "embedding_distillation": "cosine"},
-    "both": {"contrastive_weight": 1.0, "embedding_distillation": "cosine"},
+    "no teacher": LABELS,
+    "teacher's vectors": {"contrastive_weight": 0.0, "embedding_distillation": "cosine"},
+    "teacher's geometry": {"contrastive_weight": 0.0, **GEOMETRY},
+    "labels and geometry": {**LABELS, **GEOMETRY},
+    "labels and geometry, prefixes": {**LABELS, **GEOMETRY, "matryoshka": (32, 64, 128)},
 }
 
 
@@ -43,7 +50,11 @@ def distillation(lab: Lab, results: Results) -> None:
     for arm, changes in ARMS.items():
 
         def make(arm: str = arm, changes: dict = changes) -> Scores:
-            return _measured(tests, _student(lab, arm, changes, sources, taught))
+            student = _student(lab, arm, changes, sources, taught)
+            prefixes = changes.get("matryoshka", ())[:-1]
+            return _measured(tests, student) | {
+                f"dense, {size} dimensions": _measured(tests, _cut(student, size))["dense"] for size in prefixes
+            }
 
         results.run(arm, lab.seed, make)
     results.note("cost", lab.seed, _cost(lab, teacher, sources, taught))
@@ -61,6 +72,14 @@ def _student(lab: Lab, arm: str, changes: dict, sources: list[ExampleList], taug
             return train_encoder(start, sources, recipe=chosen, surroundings=around)[0]
 
     return lab.kept(f"student, {arm}", make)
+
+
+def _cut(encoder: Encoder, size: int) -> Encoder:
+    """The encoder with the first `size` dimensions of its vectors."""
+    dense = encoder.config.dense
+    layers = (*(layer for layer in dense.layers if not isinstance(layer, Normalize)), Truncate(size), Normalize())
+    config = msgspec.structs.replace(encoder.config, dense=msgspec.structs.replace(dense, layers=layers))
+    return Encoder(config, backbone=encoder.backbone, tokenizer=encoder.tokenizer, name=f"{size}").eval()
 
 
 def _sources(lab: Lab, tests: list[Path]) -> list[ExampleList]:
@@ -102,7 +121,7 @@ def _measured(tests: list[Path], encoder: Encoder) -> Scores:
 
 def _cost(lab: Lab, teacher: Encoder, sources: list[ExampleList], taught: TeacherVectors) -> dict[str, float]:
     """Texts a second of both, in turns, on one thread; parameters; bytes of a vector in float32."""
-    student = _student(lab, "both", ARMS["both"], sources, taught)
+    student = _student(lab, "no teacher", LABELS, sources, taught)
     texts = [example.positives[0][:600] for example in list(sources[0])[:256]]
     seconds: dict[str, list[float]] = {"teacher": [], "student": []}
     for _ in range(5):

@@ -27,8 +27,9 @@ def test_the_format_can_be_forced(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"text": "a"}\nno json\n', r"line 2: not a JSON object"),
-        (b'{"text": "a"}\n{"text": 3}\n', r"line 2: not a JSON object"),
+        (b'{"text": "a"}\nno json\n', r"a.txt, line 2: not valid JSON"),
+        (b'{"text": "a"}\n{"text": 3}\n', r"a.txt, line 2: 'text' must be a text; it is 3"),
+        (b'{"text": "a"}\n{"id": 3}\n', r"a.txt, line 2: not an object with a \"text\": {\"id\": 3}"),
         (b"ok\n\xb1\xb9\xbe\xee\n", r"line 2: not UTF-8"),
     ],
 )

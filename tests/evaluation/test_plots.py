@@ -12,13 +12,13 @@ from trine.evaluation.significance import Difference
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=20))
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_ticks_are_even_round_and_span_the_values(values):
-    ticks = plots._ticks(values)
+    ticks = plots.ticks_of(values)
     assert 2 <= len(ticks) <= 9
     assert ticks[0] <= min(values) + 1e-12
     assert ticks[-1] >= max(values) - 1e-12
     steps = [after - before for before, after in pairwise(ticks)]
     assert steps == pytest.approx([steps[0]] * len(steps))
-    digits = plots._digits(steps[0])
+    digits = plots.digits_of(steps[0])
     assert [float(f"{tick:.{digits}f}") for tick in ticks] == pytest.approx(ticks, abs=1e-9)
 
 
@@ -31,7 +31,7 @@ def test_ticks_are_even_round_and_span_the_values(values):
     ],
 )
 def test_ticks_by_hand(values, expected):
-    assert plots._ticks(values)[: len(expected)] == pytest.approx(expected, abs=1e-9)
+    assert plots.ticks_of(values)[: len(expected)] == pytest.approx(expected, abs=1e-9)
 
 
 def test_dots_lie_where_the_axis_says(plain):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,28 +15,37 @@ from trine.cli.choices import chosen_kind, chosen_modes, one_of
 from trine.cli.encoders import load_encoder, model_name, warn_untrained
 from trine.cli.options import Device, DType, Model, Modes, Quiet
 from trine.cli.output import Output
-from trine.cli.texts import FORMATS, STDIN, InputText, read_texts
+from trine.cli.texts import STDIN, InputText, read_texts
 from trine.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trine.types import Embeddings, TextEncoder
+    from trine.encoding.bulk.plan import Settings
+    from trine.types import Embeddings, Kind, Mode, TextEncoder
 
 WINDOW = 256
 """Texts that are embedded together; JSONL is written after each, so that memory stays flat."""
 SUFFIXES = (".npz", ".safetensors")
+BULK_PANEL = "Bulk jobs: --out FOLDER"
 
 
 def encode(  # noqa: PLR0913 -- a command's parameters are its options
     source: Annotated[
-        str, typer.Argument(metavar="[INPUT]", help="A file, or '-' for standard input: a text per line, or JSONL.")
+        str,
+        typer.Argument(
+            metavar="[INPUT]",
+            help="A file, or '-' for standard input: a text per line, JSONL or Parquet; for bulk jobs a folder too.",
+        ),
     ] = STDIN,
     out: Annotated[
         str,
         typer.Option(
-            "--out", "-o", metavar="FILE", help="A .npz or .safetensors file, or '-' for JSONL on standard output."
+            "--out",
+            "-o",
+            metavar="FILE|FOLDER",
+            help="A .npz or .safetensors file, or '-' for JSONL on standard output; a folder for any number of texts.",
         ),
     ] = STDIN,
     kind: Annotated[
@@ -62,6 +72,48 @@ def encode(  # noqa: PLR0913 -- a command's parameters are its options
     device: Device = "auto",
     dtype: DType = "auto",
     quiet: Quiet = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default=False,
+            rich_help_panel=BULK_PANEL,
+            help="Processes, each with its own copy of the model; by default one for each CUDA device, else one.",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            rich_help_panel=BULK_PANEL,
+            help="Of dense and multi-vectors: float32 (the default) or float16.",
+        ),
+    ] = None,
+    shard_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            rich_help_panel=BULK_PANEL,
+            help="safetensors (the default), or parquet (extra 'parquet').",
+        ),
+    ] = None,
+    shard_texts: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default=False,
+            rich_help_panel=BULK_PANEL,
+            help="Most texts of a shard: what a worker holds in memory. 4096 by default, 1024 with multi-vectors.",
+        ),
+    ] = None,
+    skip_errors: Annotated[
+        bool,
+        typer.Option("--skip-errors", rich_help_panel=BULK_PANEL, help="Leave out and count lines that give no text."),
+    ] = False,
 ) -> None:
     """Embed texts and write the vectors.
 
@@ -72,12 +124,32 @@ def encode(  # noqa: PLR0913 -- a command's parameters are its options
     trine encode notes.txt -o notes.safetensors
 
     echo 'what is a pod?' | trine encode - --kind query --mode dense
+
+    With a folder for --out any number of texts go to shards, the manifest last; interrupted or killed, the same command
+    goes on.
+
+    trine encode corpus/ -o vectors --workers 4
     """
     output = Output(json=True, quiet=quiet)
     wanted, side = chosen_modes(mode), chosen_kind(kind)
+    bulk = {
+        "--workers": workers,
+        "--precision": precision,
+        "--shard-format": shard_format,
+        "--shard-texts": shard_texts,
+        "--skip-errors": skip_errors or None,
+    }
+    if _is_folder(out):
+        from trine.cli.encode_bulk import encode_bulk
+
+        settings = _settings(bulk, kind=side, modes=wanted, instruction=instruction, form=form)
+        load = partial(load_encoder, model, dtype=dtype)
+        encode_bulk(source, Path(out), settings=settings, load=load, device=device, workers=workers, output=output)
+        return
+    _require_file(out, bulk)
+    from trine.encoding.bulk.reading import FORMATS
+
     one_of(form, FORMATS, kind="input format")
-    if out != STDIN and Path(out).suffix not in SUFFIXES:
-        raise UsageError(f"--out {out!r}: the name must end in {' or '.join(SUFFIXES)}, or be '-' for JSONL")
     texts = read_texts(source, form=form)
     first = next(texts, None)
     encoder = load_encoder(model, device=device, dtype=dtype)
@@ -124,14 +196,51 @@ def json_rows(encoder: TextEncoder, ids: Sequence[str | int], embeddings: Embedd
         yield row
 
 
+def _is_folder(out: str) -> bool:
+    """Whether a bulk job is meant: a folder that is there, or a name that no file would have."""
+    path = Path(out)
+    if out == STDIN or path.suffix in SUFFIXES:
+        return False
+    return path.is_dir() or not path.suffix or out.endswith(("/", os.sep))
+
+
+def _require_file(out: str, bulk: Mapping[str, object]) -> None:
+    if out != STDIN and Path(out).suffix not in SUFFIXES:
+        raise UsageError(
+            f"--out {out!r}: a file's name must end in {' or '.join(SUFFIXES)}, a folder's with {os.sep!r} where there "
+            "is a dot in it; '-' stands for JSONL"
+        )
+    given = [name for name, value in bulk.items() if value is not None]
+    if given:
+        raise UsageError(f"{given[0]} has an effect in bulk jobs only: give --out a folder")
+
+
+def _settings(
+    bulk: Mapping[str, Any], *, kind: Kind, modes: Sequence[Mode] | None, instruction: str | None, form: str
+) -> Settings:
+    from trine.encoding.bulk.plan import Settings
+
+    return Settings(
+        kind=kind,
+        modes=None if modes is None else tuple(modes),
+        instruction=instruction,
+        precision=bulk["--precision"] or "float32",
+        shard_format=bulk["--shard-format"] or "safetensors",
+        shard_texts=bulk["--shard-texts"],
+        form=form,
+        skip_errors=bool(bulk["--skip-errors"]),
+    )
+
+
 def _write(path: Path, parts: Sequence[tuple[list[str | int], Embeddings]]) -> int:
     import numpy as np
 
+    from trine.encoding.bulk.storage import arrays_of
     from trine.evaluation.files import replacing
     from trine.types import Embeddings
 
     ids = [key for keys, _ in parts for key in keys]
-    arrays = _arrays(Embeddings.concatenate([embeddings for _, embeddings in parts]))
+    arrays = arrays_of(Embeddings.concatenate([embeddings for _, embeddings in parts]))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as scratch:
         if path.suffix == ".npz":
@@ -144,20 +253,6 @@ def _write(path: Path, parts: Sequence[tuple[list[str | int], Embeddings]]) -> i
 
             save_file(arrays, scratch, metadata={"ids": dumps(ids)})
     return len(ids)
-
-
-def _arrays(embeddings: Embeddings) -> dict[str, NDArray[Any]]:
-    import numpy as np
-
-    arrays: dict[str, NDArray[Any]] = {}
-    if embeddings.dense is not None:
-        arrays["dense"] = np.ascontiguousarray(embeddings.dense)
-    if (sparse := embeddings.sparse) is not None:
-        arrays |= {"sparse.offsets": sparse.offsets, "sparse.ids": sparse.ids, "sparse.weights": sparse.weights}
-        arrays["sparse.width"] = np.array([sparse.width], np.int64)
-    if (packed := embeddings.multi_vector) is not None:
-        arrays |= {"multi_vector.values": np.ascontiguousarray(packed.values), "multi_vector.offsets": packed.offsets}
-    return arrays
 
 
 def _floats(values: NDArray[np.floating[Any]]) -> list[float]:

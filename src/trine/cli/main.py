@@ -23,6 +23,7 @@ from trine.cli.info import info
 from trine.cli.output import error_console, prepare_streams
 from trine.cli.score import score
 from trine.cli.search import search
+from trine.cli.size import size
 from trine.cli.synthesize import synthesize
 from trine.cli.train import train
 
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "score": score,
     "convert": convert,
     "evaluate": evaluate,
+    "size": size,
     "train": train,
     "adapt": adapt,
     "synthesize": synthesize,

@@ -64,8 +64,10 @@ class Dataset:
         return sorted({document for judged in self.qrels.values() for document in judged} - known)
 
 
-def read_beir(folder: str | os.PathLike[str], *, split: str = "test", corpus: bool = True) -> Dataset:
-    """Read an evaluation set, or with `corpus` False only its queries and judgements.
+def read_beir(
+    folder: str | os.PathLike[str], *, split: str = "test", corpus: bool = True, judged: bool = True
+) -> Dataset:
+    """Read an evaluation set; with `corpus` False without its documents, with `judged` False without its judgements.
 
     The judgements are looked for in ``qrels/{split}.tsv``; the split "test" may also lie in ``qrels.tsv``. They have
     three columns, with a header or without, or the four of TREC (query, iteration, document, grade). Fields of a
@@ -80,7 +82,8 @@ def read_beir(folder: str | os.PathLike[str], *, split: str = "test", corpus: bo
         raise DataError(_no_folder(root))
     documents = [_document(row, where) for where, row in _unique_rows(_find(root, "corpus.jsonl"))] if corpus else []
     queries = [Query(_id(row, where), _text(row, where)) for where, row in _unique_rows(_find(root, "queries.jsonl"))]
-    return Dataset(root.resolve().name, documents, queries, read_qrels(_find_qrels(root, split)), split)
+    qrels = read_qrels(_find_qrels(root, split)) if judged else {}
+    return Dataset(root.resolve().name, documents, queries, qrels, split)
 
 
 def read_qrels(path: str | os.PathLike[str]) -> Qrels:

@@ -69,13 +69,13 @@ def _figure(marks: Sequence[_Mark], *, title: str, zero: bool) -> str:
     left = min(max(_text_width(mark.label) for mark in marks) + 24, _WIDTH * 0.45)
     right = _WIDTH - _VALUE
     height = _TOP + _ROW * len(marks) + _FOOT
-    ticks = _ticks([value for mark in marks for value in (mark.low, mark.high)] + ([0.0] if zero else []))
+    ticks = ticks_of([value for mark in marks for value in (mark.low, mark.high)] + ([0.0] if zero else []))
     scale = (right - left) / (ticks[-1] - ticks[0])
 
     def across(value: float) -> float:
         return round(left + (value - ticks[0]) * scale, 1)
 
-    bottom, digits = _TOP + _ROW * len(marks), _digits(ticks[1] - ticks[0])
+    bottom, digits = _TOP + _ROW * len(marks), digits_of(ticks[1] - ticks[0])
     parts = []
     for tick in ticks:
         x, style = across(tick), "zero" if zero and tick == 0 else "grid"
@@ -99,7 +99,7 @@ def _figure(marks: Sequence[_Mark], *, title: str, zero: bool) -> str:
     )
 
 
-def _ticks(values: Sequence[float]) -> list[float]:
+def ticks_of(values: Sequence[float]) -> list[float]:
     """Round numbers that span the values, about `_TICKS` of them."""
     low, high = min(values), max(values)
     if high - low < _LEAST_SPAN:
@@ -111,7 +111,7 @@ def _ticks(values: Sequence[float]) -> list[float]:
     return [number * step for number in range(first, max(last, first + 1) + 1)]
 
 
-def _digits(step: float) -> int:
+def digits_of(step: float) -> int:
     return max(0, -math.floor(math.log10(step) + 1e-9))
 
 
