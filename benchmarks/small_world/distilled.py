@@ -33,10 +33,14 @@ LABELS = {"contrastive_weight": 1.0, "embedding_distillation": None}
 GEOMETRY = {"embedding_distillation": "geometry", "embedding_distillation_weight": 100.0}
 ARMS = {
     "no teacher": LABELS,
-    "teacher's vectors": {"contrastive_weight": 0.0, "embedding_distillation": "cosine"},
+    "teacher's vectors": {
+        "contrastive_weight": 0.0,
+        "embedding_distillation": "cosine",
+        "embedding_distillation_weight": 1.0,
+    },
     "teacher's geometry": {"contrastive_weight": 0.0, **GEOMETRY},
     "labels and geometry": {**LABELS, **GEOMETRY},
-    "labels and geometry, prefixes": {**LABELS, **GEOMETRY, "matryoshka": (32, 64, 128)},
+    "labels and geometry, prefixes": {**LABELS, **GEOMETRY, "matryoshka": (32, 64)},
 }
 
 
@@ -51,7 +55,7 @@ def distillation(lab: Lab, results: Results) -> None:
 
         def make(arm: str = arm, changes: dict = changes) -> Scores:
             student = _student(lab, arm, changes, sources, taught)
-            prefixes = changes.get("matryoshka", ())[:-1]
+            prefixes = changes.get("matryoshka", ())
             return _measured(tests, student) | {
                 f"dense, {size} dimensions": _measured(tests, _cut(student, size))["dense"] for size in prefixes
             }
