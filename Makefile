@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 OFFLINE = HF_HUB_OFFLINE=1
-EVERYDAY = not slow and not gpu and not network and not flagembedding and not pylate
+EVERYDAY = not slow and not gpu and not network and not flagembedding and not pylate and not llm2vec
 
 .PHONY: setup demo test test-slow check fix bench parity clean
 
@@ -59,9 +59,18 @@ bench: setup
 	.venv-pylate/bin/python -m pip --disable-pip-version-check install -q "pylate==1.6.0"
 	touch $@
 
-parity: setup .venv-flagembedding/.installed .venv-pylate/.installed
+# Left out is what llm2vec asks for and never imports: datasets, evaluate, scikit-learn.
+.venv-llm2vec/.installed:
+	$(PYTHON) -m venv .venv-llm2vec
+	.venv-llm2vec/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt torch
+	.venv-llm2vec/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt "transformers==4.44.2" "peft==0.12.0" "numpy<2"
+	.venv-llm2vec/bin/python -m pip --disable-pip-version-check install -q --no-deps "llm2vec==0.2.3"
+	touch $@
+
+parity: setup .venv-flagembedding/.installed .venv-pylate/.installed .venv-llm2vec/.installed
 	$(OFFLINE) TRINE_FLAGEMBEDDING_PYTHON=.venv-flagembedding/bin/python TRINE_PYLATE_PYTHON=.venv-pylate/bin/python \
-		$(BIN)/python -m pytest tests/parity -m "flagembedding or pylate"
+		TRINE_LLM2VEC_PYTHON=.venv-llm2vec/bin/python \
+		$(BIN)/python -m pytest tests/parity -m "flagembedding or pylate or llm2vec"
 
 clean:
-	rm -rf $(VENV) .venv-flagembedding .venv-pylate build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-flagembedding .venv-pylate .venv-llm2vec build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -242,7 +242,8 @@ def llm2vec_by_its_code(root, texts, *, instruction="", wrap=("[INST] ", " [/INS
 def llm2vec(plain, tmp_path):
     first, second = layouts.llm2vec(plain("mistral"), tmp_path)
     settings = {"pooling_mode": "mean", "max_length": 48, "doc_max_length": 20, "skip_instruction": True}
-    layouts.write(first / "llm2vec_config.json", settings)
+    for folder in (first, second):
+        layouts.write(folder / "llm2vec_config.json", settings)
     return first, second
 
 
@@ -272,7 +273,8 @@ def test_a_text_without_spaces_is_cut_and_not_lost(llm2vec):
 
 def test_llm2vec_with_no_chat_turn(plain, tmp_path):
     first, second = layouts.llm2vec(plain("llama"), tmp_path, known_as="princeton-nlp/Sheared-LLaMA-1.3B")
-    layouts.write(first / "llm2vec_config.json", {"pooling_mode": "mean", "max_length": 48, "doc_max_length": 20})
+    for folder in (first, second):
+        layouts.write(folder / "llm2vec_config.json", {"pooling_mode": "mean", "max_length": 48, "doc_max_length": 20})
     encoder = trine(first, adapter=second)
     agree(encoder.encode(SPACED).dense, llm2vec_by_its_code(tmp_path, SPACED, wrap=("", "")))
     theirs = llm2vec_by_its_code(tmp_path, SPACED, wrap=("", ""), instruction="뜻:")

@@ -85,6 +85,14 @@ def test_adapters_follow_each_other_down_to_the_base(folders):
     )
 
 
+def test_the_settings_are_those_beside_the_last_adapter(folders):
+    first, second = folders
+    assert load(first, adapter=second).config.text.text_tokens == 400
+    layouts.write(second / "llm2vec_config.json", {"max_length": 40, "doc_max_length": 10})
+    text = load(first, adapter=second).config.text
+    assert (text.max_length, text.text_tokens) == (40, 10)
+
+
 def test_bases_that_lead_nowhere(folders):
     first, second = folders
     layouts.change(first / "adapter_config.json", base_model_name_or_path="no/such/folder")

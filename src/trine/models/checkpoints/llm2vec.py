@@ -78,10 +78,12 @@ def matches(folder: Path) -> bool:
 def read(folder: Path, options: LoadOptions) -> Checkpoint:
     """Follow the adapters down to the transformer that they were trained on."""
     refuse_pooling(options, folder)
-    settings = DEFAULTS | read_json(folder / SETTINGS, default={})
+    # As LLM2Vec has it: those beside the last adapter, and never a mixture.
+    last = folder if options.adapter is None else locate(options.adapter)[0]
+    settings = DEFAULTS | read_json(last / SETTINGS, default={})
     if settings["pooling_mode"] != "mean":
         raise CheckpointError(
-            f"{folder / SETTINGS}: pooling_mode is {settings['pooling_mode']!r}; trine reads 'mean', which all "
+            f"{last / SETTINGS}: pooling_mode is {settings['pooling_mode']!r}; trine reads 'mean', which all "
             "published LLM2Vec models have"
         )
     adapters, base, names = _chain(folder)
